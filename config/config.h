@@ -1,0 +1,58 @@
+/* lockstep.yaml: one table of options that parses, validates, gives the defaults and prints the
+ * reference page (docs/configuration.md). */
+#ifndef LOCKSTEP_CONFIG_CONFIG_H
+#define LOCKSTEP_CONFIG_CONFIG_H
+
+#include "core/arena.h"
+#include "core/err.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum on_error { ON_ERROR_PARK, ON_ERROR_STOP };
+
+struct string_list {
+    size_t n;
+    const char **v;
+};
+
+/* Everything is owned by `arena`; ${ENV} is already put in. */
+struct config {
+    struct arena arena;
+    const char *file; /* as the user named it */
+    const char *migration;
+    const char *source; /* URI with password: never print it, see config_uri_redact */
+    const char *target;
+    const char *journal; /* "file:/abs/dir": made absolute against the file's folder */
+    struct string_list include;
+    struct string_list exclude;
+    struct {
+        int workers;
+        uint64_t chunk_size; /* bytes */
+        uint64_t max_rate;   /* bytes a second, 0: no limit */
+    } snapshot;
+    struct {
+        uint64_t batch; /* bytes */
+        int batch_delay_ms;
+        enum on_error on_error;
+    } apply;
+    struct {
+        int max_pause_ms;
+        int lease_ms;
+        const char *on_switch; /* NULL: none */
+    } cutover;
+    uint64_t memory;
+    uint64_t journal_max;
+    const char *pg_bindir; /* NULL: the newest found */
+    const char *listen;
+};
+
+/* Loads and validates. ERR_CONFIG names file, line, key, and what was expected. */
+int config_load(const char *path, struct config *out, struct err *e);
+void config_release(struct config *c);
+/* "postgresql://lockstep@db1:5432/shop" without password, for messages; from the arena. */
+const char *config_uri_redact(struct arena *a, const char *uri);
+/* The reference page, generated from the option table. */
+void config_print_reference(void (*emit)(const char *line, void *ctx), void *ctx);
+
+#endif

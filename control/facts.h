@@ -1,0 +1,146 @@
+/* The facts that must survive, as rows of the target's control table (engine.h: fact_*).
+ *
+ *   kind       key                 body
+ *   migration  "self"              source and target identity, created_ms            (create once)
+ *   stream     "forward"           state creating|created, start, epoch, common cut and snapshot
+ *   table      "public.orders"     its planned shape's facts: chunks, common (cut), state
+ *   chunk      "public.orders/000012"  range, state planned|claimed|done, holder, until_ms, cut…
+ *   step       "2/000007"          a schema step: phase, name, sql…, state planned|running|done
+ *   phase      "load"              how far the conductor is (enum load_phase)
+ *   checkpoint "forward"           next, record, generation, epoch, marker, ts_us, totals
+ *   lane       "public.orders"     state, next, record, reason
+ *   lease      "capture"           holder, until_ms (server clock)
+ *   request    "park/public.x" …   what a command asks of a running stage; removed when obeyed
+ *   answer     …                   what the stage replies
+ *   cutover    "forward"           the state row (cutover/)
+ *
+ * Every function takes the caller's own connection to the target; where it says "in a transaction"
+ * the caller has one open, and the fact is true exactly if that transaction commits.
+ */
+#ifndef LOCKSTEP_CONTROL_FACTS_H
+#define LOCKSTEP_CONTROL_FACTS_H
+
+#include "control/migration.h"
+
+#define HOLDER_MAX 100
+#define TOKEN_MAX 40
+
+/* ---- small facts ---- */
+
+/* Reads a fact's body: 1 and *body (json_decref it), 0 absent (*body NULL), -1. version may be
+ * NULL. */
+int fact_read(struct db *db, const char *kind, const char *key, json_t **body, int64_t *version,
+              struct err *e);
+/* Writes whatever was there before; body's reference is taken over. */
+int fact_write(struct db *db, const char *kind, const char *key, json_t *body, struct err *e);
+/* Compare and set; body's reference is taken over. ERR_FENCED if the version is not `expect`. */
+int fact_cas(struct db *db, const char *kind, const char *key, int64_t expect, json_t *body,
+             struct err *e);
+/* Members, checked: ERR_FATAL names the fact if missing or of another type. */
+const char *fact_text(const json_t *body, const char *member); /* NULL if absent or null */
+int64_t fact_int(const json_t *body, const char *member, int64_t absent);
+bool fact_bool(const json_t *body, const char *member);
+int fact_position(const json_t *body, const char *member, struct position *out, struct err *e);
+json_t *position_json(struct position p);
+
+/* ---- migration ---- */
+
+/* Creates the row, or compares both servers' identities with it: ERR_REFUSED names what differs
+ * (another server, a changed timeline, a second migration of this name). */
+int migration_register(struct db *target, const struct server_identity *source_id,
+                       const struct server_identity *target_id, struct err *e);
+
+/* ---- stream ---- */
+
+enum stream_state { STREAM_NONE, STREAM_CREATING, STREAM_CREATED };
+struct stream_fact {
+    enum stream_state state;
+    uint32_t epoch;
+    struct position start;
+    struct cut cut;       /* the common cut; text NULL if none */
+    const char *snapshot; /* may be dead; the cut read under it tells */
+    int64_t version;
+};
+int stream_fact_load(struct db *db, struct arena *a, struct stream_fact *out, struct err *e);
+int stream_fact_creating(struct db *db, const struct stream_fact *seen, struct err *e);
+int stream_fact_created(struct db *db, const struct stream_origin *origin, struct err *e);
+
+/* ---- load phase ---- */
+
+enum load_phase {
+    LOAD_NONE,    /* nothing happened yet */
+    LOAD_STREAM,  /* publication and slot exist: capture may run */
+    LOAD_SCHEMA,  /* steps are planned and SCHEMA_PRE is done */
+    LOAD_PLANNED, /* all chunks are in the ledger as planned */
+    LOAD_LOADED,  /* all chunks done, keys and plain indexes there: apply may start */
+    LOAD_OVERLAP, /* apply is past the highest cut; unique, foreign keys … are being built */
+    LOAD_DONE
+};
+const char *load_phase_name(enum load_phase p);
+int load_phase_get(struct db *db, enum load_phase *out, struct err *e);
+/* Only forward; setting an earlier one is a bug. */
+int load_phase_set(struct db *db, enum load_phase p, struct err *e);
+
+/* ---- checkpoint: where apply stands; one a stream ---- */
+
+struct checkpoint {
+    int64_t version; /* of the fact; the compare-and-set */
+    uint32_t epoch;
+    uint32_t generation;    /* of the apply that owns it */
+    struct position next;   /* frontier: everything with commit < next is applied */
+    uint64_t record;        /* the journal record to read next */
+    char marker[TOKEN_MAX]; /* the last marker passed */
+    int64_t ts_us;          /* commit time of the last transaction applied; 0: none yet */
+    uint64_t txns;          /* totals */
+    uint64_t changes;
+};
+/* 1 found, 0 none yet, -1. */
+int checkpoint_load(struct db *db, const char *stream, struct checkpoint *out, struct err *e);
+/* Takes it over for a new writer: generation + 1, creating it at `start` if there is none. */
+int checkpoint_take(struct db *db, const char *stream, const struct checkpoint *start,
+                    struct checkpoint *out, struct err *e);
+/* First write of a target transaction: locks the row and checks that it is still ours.
+ * ERR_FENCED: another apply took over. In a transaction. */
+int checkpoint_hold(struct db *db, const char *stream, const struct checkpoint *mine,
+                    struct err *e);
+/* Compare-and-set from `mine` to `to`; raises to->version. In a transaction. ERR_FENCED. */
+int checkpoint_advance(struct db *db, const char *stream, const struct checkpoint *mine,
+                       struct checkpoint *to, struct err *e);
+
+/* ---- lanes ---- */
+
+enum lane_state { LANE_LOADING, LANE_FOLLOWING, LANE_PARKED, LANE_CATCHING_UP };
+struct lane {
+    const char *label;
+    enum lane_state state;
+    struct position next; /* parked, catching up: the lane has everything with commit < next … */
+    uint64_t record;      /* … and goes on from this journal record */
+    const char *reason;   /* parked */
+    int64_t version;
+};
+struct lane_list {
+    size_t n;
+    struct lane *v;
+};
+const char *lane_state_name(enum lane_state s);
+int lanes_load(struct db *db, struct arena *a, struct lane_list *out, struct err *e);
+/* 1 found, 0, -1. */
+int lane_load(struct db *db, const char *label, struct arena *a, struct lane *out, struct err *e);
+/* Compare and set on lane->version (FACT_ABSENT creates); raises it. ERR_FENCED. */
+int lane_store(struct db *db, struct lane *lane, struct err *e);
+
+/* ---- leases, by the target server's clock ---- */
+
+/* 1: ours until now + ms (taken, or renewed); 0: another holder's lease has not ended; -1. */
+int lease_take(struct db *db, const char *name, const char *holder, int ms, struct err *e);
+int lease_release(struct db *db, const char *name, const char *holder, struct err *e);
+/* 1: somebody holds it (holder filled if not NULL), 0: nobody, -1. */
+int lease_held(struct db *db, const char *name, char *holder, size_t size, struct err *e);
+
+/* ---- requests and answers between commands and stages ---- */
+
+int request_put(struct db *db, const char *name, json_t *body, struct err *e);
+int request_clear(struct db *db, const char *name, struct err *e);
+int answer_put(struct db *db, const char *name, json_t *body, struct err *e);
+
+#endif
