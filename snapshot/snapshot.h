@@ -8,14 +8,14 @@
 #include "control/migration.h"
 
 /* What a step did. */
-enum step_result { STEP_ERROR = -1, STEP_IDLE = 0, STEP_WORKED = 1, STEP_FINISHED = 2 };
+enum step_result { STEP_FAILED = -1, STEP_IDLE = 0, STEP_WORKED = 1, STEP_FINISHED = 2 };
 
 struct conductor;
 
 /* The caller holds the lease "conductor". Connects lazily; cannot fail. */
 struct conductor *conductor_open(const struct migration *m);
 /* One step: the next thing that the load phase asks for. STEP_IDLE: nothing to do now (waiting for
- * workers or apply). STEP_FINISHED: LOAD_DONE and no re-copy asked for. After STEP_ERROR with
+ * workers or apply). STEP_FINISHED: LOAD_DONE and no re-copy asked for. After STEP_FAILED with
  * ERR_RETRY the next step reconnects. */
 enum step_result conductor_step(struct conductor *c, struct err *e);
 void conductor_close(struct conductor *c);

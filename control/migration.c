@@ -1,0 +1,30 @@
+#include "control/migration.h"
+
+static int open_end(const struct migration *m, const struct endpoint *end, enum db_use use,
+                    struct db **out, struct err *e)
+{
+    struct db_options options = {.uri = end->uri, .migration = m->name, .use = use};
+
+    return end->engine->open(&options, out, e);
+}
+
+int migration_open_source(const struct migration *m, enum db_use use, struct db **out,
+                          struct err *e)
+{
+    if (open_end(m, &m->source, use, out, e) < 0)
+        return err_wrap(e, "source");
+    return 0;
+}
+
+int migration_open_target(const struct migration *m, enum db_use use, struct db **out,
+                          struct err *e)
+{
+    if (open_end(m, &m->target, use, out, e) < 0)
+        return err_wrap(e, "target");
+    return 0;
+}
+
+bool migration_is_native(const struct migration *m)
+{
+    return m->source.engine == m->target.engine;
+}
