@@ -123,7 +123,7 @@ int type_kind_parse(const char *name)
 
 const char *table_label(const struct table *t)
 {
-    static _Thread_local char labels[4][260];
+    static _Thread_local char labels[4][520];
     static _Thread_local unsigned next;
     char *label = labels[next++ % 4];
 

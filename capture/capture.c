@@ -1,0 +1,434 @@
+/* Capture: the source's log becomes journal records.
+ *
+ * The normal course. The stream hands out transactions in commit order: BEGIN, changes, COMMIT; in
+ * between, markers and positions. Each becomes a record and is appended. When a mebibyte has
+ * gathered, or the source has nothing more to say right now, the journal is flushed, and only then
+ * is the source told that it may forget what lies behind: `acknowledge` is the one place that says
+ * so, and it is given the frontier that the flush covered.
+ *
+ * The frontier travels with the records as the journal's note. A new capture goes on from the note:
+ * what an earlier one wrote behind it, possibly half a transaction, comes once more, from a new
+ * generation; apply drops what it has by its version and forgets an unfinished transaction when
+ * the generation rises.
+ *
+ * The dangerous interleavings. (1) Death between flush and acknowledgement: the source sends again
+ * what the journal holds; same versions, dropped. (2) Death between append and flush: the journal
+ * loses the tail, the note is older, the source still has it all because nothing was acknowledged.
+ * (3) Somebody moves the slot, or the journal is lost: then the slot has forgotten what lies behind
+ * the note, stream_open sees the gap and refuses. */
+#include "capture/capture.h"
+#include "capture/schema_ids.h"
+#include "control/plan.h"
+#include "core/log.h"
+#include "core/run.h"
+#include "journal/journal.h"
+#include "schemas/avro/codec.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Records gathered before a flush, and how long one step may go on gathering. */
+#define CAPTURE_FLUSH_BYTES (1024u * 1024u)
+#define CAPTURE_STEP_EVENTS 20000
+/* A heartbeat record at most this often: it only lets an idle stream advance. */
+#define CAPTURE_HEARTBEAT_MS 500
+/* With the journal fuller than this, reading pauses before an append would fail in mid-transaction.
+ */
+#define CAPTURE_PAUSE_PERCENT 97
+#define CAPTURE_FULL_CHECK_MS 1000
+/* The encoding buffer keeps this much between records. */
+#define CAPTURE_BUFFER_KEEP (1024u * 1024u)
+
+struct capture {
+    const struct migration *m;
+    struct db *control;
+    struct arena arena; /* shapes; as long as the stream */
+    struct table_list shapes;
+    struct journal_options journal;
+    struct journal_writer *writer;
+    struct encoder *encoder;
+    struct schema_ids ids;
+    struct stream *stream;
+    struct buf datum;
+
+    bool in_txn;
+    uint64_t nchanges;       /* of the open transaction */
+    struct position pending; /* frontier behind the last whole thing appended */
+    size_t unflushed;        /* bytes */
+    int64_t last_heartbeat_ms;
+    int64_t last_full_check_ms;
+    bool paused;
+
+    pthread_mutex_t lock; /* of durable */
+    struct position durable;
+};
+
+struct capture *capture_open(const struct migration *m)
+{
+    struct capture *c = calloc(1, sizeof(*c));
+
+    invariant(c != NULL);
+    c->m = m;
+    c->journal = (struct journal_options){
+        .uri = m->journal, .max_bytes = m->journal_max, .segment_bytes = m->segment_bytes};
+    buf_init(&c->datum, BUF_MAX_ROW);
+    pthread_mutex_init(&c->lock, NULL);
+    return c;
+}
+
+struct position capture_frontier(const struct capture *c)
+{
+    struct capture *mutable = (struct capture *)(uintptr_t)c;
+    struct position p;
+
+    pthread_mutex_lock(&mutable->lock);
+    p = c->durable;
+    pthread_mutex_unlock(&mutable->lock);
+    return p;
+}
+
+static void capture_stop(struct capture *c)
+{
+    if (c->stream)
+        c->m->source.engine->stream_close(c->stream);
+    c->stream = NULL;
+    journal_writer_close(c->writer);
+    c->writer = NULL;
+    encoder_free(c->encoder);
+    c->encoder = NULL;
+    schema_ids_release(&c->ids);
+    if (c->control)
+        c->control->engine->close(c->control);
+    c->control = NULL;
+    arena_release(&c->arena);
+    buf_reset(&c->datum, CAPTURE_BUFFER_KEEP);
+    c->in_txn = false;
+    c->unflushed = 0;
+}
+
+void capture_close(struct capture *c)
+{
+    if (!c)
+        return;
+    capture_stop(c);
+    buf_release(&c->datum);
+    pthread_mutex_destroy(&c->lock);
+    free(c);
+}
+
+static void set_durable(struct capture *c, struct position p)
+{
+    pthread_mutex_lock(&c->lock);
+    c->durable = p;
+    pthread_mutex_unlock(&c->lock);
+}
+
+/* ---- records ---- */
+
+static int schema_id(struct capture *c, const struct record *r, uint32_t *id, struct err *e)
+{
+    const char *name;
+    const char *text;
+
+    if (encoder_schema(c->encoder, r, &name, &text, e) < 0)
+        return -1;
+    if (schema_ids_find(&c->ids, text, id))
+        return 0;
+    if (journal_schema(c->writer, name, text, id, e) < 0)
+        return -1;
+    schema_ids_add(&c->ids, text, *id);
+    return 0;
+}
+
+static int append(struct capture *c, const struct record *r, struct err *e)
+{
+    uint32_t id;
+    uint64_t number;
+
+    if (schema_id(c, r, &id, e) < 0)
+        return -1;
+    buf_reset(&c->datum, CAPTURE_BUFFER_KEEP);
+    if (encoder_encode(c->encoder, r, &c->datum, e) < 0 ||
+        buf_check(&c->datum, "a journal record", e) < 0)
+        return -1;
+    if (journal_append(c->writer, id, c->datum.data, c->datum.len, &number, e) < 0)
+        return -1;
+    c->unflushed += c->datum.len;
+    return 0;
+}
+
+/* Tells the source that everything before p is durable with us. Callers have flushed up to p. */
+static int acknowledge(struct capture *c, struct position p, bool now, struct err *e)
+{
+    if (c->m->source.engine->stream_ack(c->stream, p, now, e) < 0)
+        return -1;
+    set_durable(c, p);
+    return 0;
+}
+
+static int flush(struct capture *c, struct err *e)
+{
+    struct position frontier = c->pending;
+    char note[POSITION_TEXT_SIZE];
+
+    position_format(frontier, note);
+    if (journal_note(c->writer, note, e) < 0 || journal_flush(c->writer, e) < 0)
+        return err_wrap(e, "journal");
+    c->unflushed = 0;
+    return acknowledge(c, frontier, false, e);
+}
+
+/* ---- starting ---- */
+
+/* The schemas of all planned tables at once, so that a segment holds many tables. */
+static int declare_schemas(struct capture *c, struct err *e)
+{
+    struct record r = {.kind = RECORD_BEGIN};
+    uint32_t id;
+
+    if (schema_id(c, &r, &id, e) < 0)
+        return -1;
+    r.kind = RECORD_POSITION;
+    if (schema_id(c, &r, &id, e) < 0)
+        return -1;
+    r.kind = RECORD_CHANGE;
+    for (size_t i = 0; i < c->shapes.n; i++) {
+        r.change.table = c->shapes.v[i];
+        if (schema_id(c, &r, &id, e) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* Where to go on: the note, or the stream's start for a new journal. A journal that is gone while
+ * apply has read from it must not be begun again in silence. */
+static int find_start(struct capture *c, const struct stream_fact *stream, const char *note,
+                      struct err *e)
+{
+    struct checkpoint checkpoint;
+    int found = checkpoint_load(c->control, "forward", &checkpoint, e);
+
+    if (found < 0)
+        return -1;
+    if (found && checkpoint.record > journal_next(c->writer)) {
+        err_set(e, ERR_FATAL,
+                "the journal %s ends at record %llu, but the target has applied up to record %llu: "
+                "it was removed or replaced",
+                c->m->journal, (unsigned long long)journal_next(c->writer),
+                (unsigned long long)checkpoint.record);
+        return err_hint(e, "bring the journal back, or abandon this migration (lockstep finish "
+                           "--abandon) and start anew");
+    }
+    c->pending = stream->start;
+    if (note && position_parse(note, &c->pending) < 0)
+        return err_set(e, ERR_FATAL, "the journal's note is not a position: %s", note);
+    return 0;
+}
+
+static int open_stream(struct capture *c, uint32_t epoch, struct err *e)
+{
+    struct db_options options = {
+        .uri = c->m->source.uri, .migration = c->m->name, .use = DB_CONTROL};
+    struct stream_request request = {
+        .options = &options, .tables = &c->shapes, .from = c->pending, .epoch = epoch};
+
+    return c->m->source.engine->stream_open(&request, &c->stream, e);
+}
+
+/* The database's name, for the records' source block. */
+static int open_encoder(struct capture *c, struct err *e)
+{
+    struct server_identity id = {0};
+    struct db *source;
+    int status;
+
+    if (migration_open_source(c->m, DB_CONTROL, &source, e) < 0)
+        return -1;
+    status = source->engine->identify(source, &id, e);
+    source->engine->close(source);
+    if (status < 0)
+        return -1;
+    c->encoder = encoder_new(c->m->name, c->m->source.engine->name, id.database);
+    return 0;
+}
+
+/* 1 started, 0 there is no stream yet, -1. */
+static int capture_start(struct capture *c, struct err *e)
+{
+    struct stream_fact stream;
+    char *note = NULL;
+    bool exists;
+    int status;
+
+    if (!c->control && migration_open_target(c->m, DB_CONTROL, &c->control, e) < 0)
+        return -1;
+    if (c->control->engine->control_exists(c->control, &exists, e) < 0)
+        return -1;
+    if (!exists)
+        return 0;
+    if (stream_fact_load(c->control, &c->arena, &stream, e) < 0)
+        return -1;
+    if (stream.state != STREAM_CREATED)
+        return 0;
+    if (shapes_load(c->control, &c->arena, &c->shapes, e) < 0 || open_encoder(c, e) < 0)
+        return -1;
+    if (journal_writer_open(&c->journal, &c->writer, &note, e) < 0)
+        return err_wrap(e, "journal");
+    status = find_start(c, &stream, note, e);
+    free(note);
+    if (status < 0 || declare_schemas(c, e) < 0 || open_stream(c, stream.epoch, e) < 0)
+        return -1;
+    set_durable(c, c->pending);
+    log_event(LOG_INFO, "capture", "started", "generation=%u tables=%zu",
+              journal_writer_generation(c->writer), c->shapes.n);
+    return 1;
+}
+
+/* ---- events ---- */
+
+static int on_position(struct capture *c, const struct event *ev, struct err *e)
+{
+    struct record r = {.kind = RECORD_POSITION, .next = ev->next};
+    int64_t now = mono_ms();
+
+    if (position_cmp(ev->next, c->pending) <= 0 ||
+        (c->last_heartbeat_ms && now - c->last_heartbeat_ms < CAPTURE_HEARTBEAT_MS))
+        return 0;
+    c->last_heartbeat_ms = now;
+    if (append(c, &r, e) < 0)
+        return -1;
+    c->pending = ev->next;
+    return 0;
+}
+
+static int on_change(struct capture *c, const struct event *ev, struct err *e)
+{
+    struct record r = {.kind = RECORD_CHANGE, .txn = ev->txn, .change = ev->change};
+
+    invariant(c->in_txn);
+    c->nchanges++;
+    return append(c, &r, e);
+}
+
+static int on_commit(struct capture *c, const struct event *ev, struct err *e)
+{
+    struct record r = {.kind = RECORD_END, .txn = ev->txn, .nchanges = c->nchanges};
+
+    invariant(c->in_txn && position_cmp(ev->txn.commit, ev->txn.next) < 0);
+    if (append(c, &r, e) < 0)
+        return -1;
+    c->in_txn = false;
+    c->pending = ev->txn.next;
+    return 0;
+}
+
+static int on_table(struct capture *c, const struct event *ev, struct err *e)
+{
+    const char *label = ev->table->root ? ev->table->root : table_label(ev->table);
+    struct record r = {
+        .kind = RECORD_TABLE, .next = c->pending, .table_label = label, .reason = ev->reason};
+
+    if (table_list_find(&c->shapes, table_label(ev->table)))
+        r.table_label = table_label(ev->table);
+    log_event(LOG_WARN, "capture", "table-changed", "table=%s reason=%s", r.table_label,
+              ev->reason);
+    return append(c, &r, e);
+}
+
+static int handle(struct capture *c, const struct event *ev, struct err *e)
+{
+    struct record r = {.txn = ev->txn, .next = ev->next, .token = ev->token};
+
+    switch (ev->kind) {
+    case EVENT_NONE:
+        return 0;
+    case EVENT_BEGIN:
+        invariant(!c->in_txn);
+        c->in_txn = true;
+        c->nchanges = 0;
+        r.kind = RECORD_BEGIN;
+        return append(c, &r, e);
+    case EVENT_CHANGE:
+        return on_change(c, ev, e);
+    case EVENT_COMMIT:
+        return on_commit(c, ev, e);
+    case EVENT_MARK:
+        r.kind = RECORD_MARK;
+        if (append(c, &r, e) < 0)
+            return -1;
+        c->pending = ev->next;
+        return 0;
+    case EVENT_POSITION:
+        return on_position(c, ev, e);
+    case EVENT_TABLE:
+        return on_table(c, ev, e);
+    }
+    return err_set(e, ERR_BUG, "an event of unknown kind %d", (int)ev->kind);
+}
+
+/* The journal's ceiling: capture stands still, and keeps telling the source that it lives. */
+static int check_room(struct capture *c, struct err *e)
+{
+    struct journal_stats stats = {0};
+    int64_t now = mono_ms();
+    bool full;
+
+    if (c->last_full_check_ms && now - c->last_full_check_ms < CAPTURE_FULL_CHECK_MS)
+        return 0;
+    c->last_full_check_ms = now;
+    if (journal_stat(&c->journal, &stats, e) < 0)
+        return -1;
+    full = c->m->journal_max &&
+           stats.bytes + stats.bytes * (100 - CAPTURE_PAUSE_PERCENT) / 100 > c->m->journal_max;
+    if (full != c->paused)
+        log_event(full ? LOG_WARN : LOG_INFO, "capture", full ? "journal-full" : "journal-room",
+                  "bytes=%llu max=%llu", (unsigned long long)stats.bytes,
+                  (unsigned long long)c->m->journal_max);
+    c->paused = full;
+    return full ? acknowledge(c, capture_frontier(c), true, e) : 0;
+}
+
+/* 1 worked, 0 idle. */
+static int gather(struct capture *c, int timeout_ms, struct err *e)
+{
+    int events = 0;
+
+    while (events < CAPTURE_STEP_EVENTS && c->unflushed < CAPTURE_FLUSH_BYTES) {
+        struct event ev = {0};
+
+        /* Only the first wait may last: what has gathered must not wait for what may come. */
+        if (c->m->source.engine->stream_next(c->stream, c->unflushed ? 0 : timeout_ms, &ev, e) < 0)
+            return -1;
+        if (ev.kind == EVENT_NONE)
+            break;
+        if (handle(c, &ev, e) < 0)
+            return -1;
+        events++;
+    }
+    if (c->unflushed && flush(c, e) < 0)
+        return -1;
+    return events > 0;
+}
+
+int capture_step(struct capture *c, int timeout_ms, struct err *e)
+{
+    int status = 1;
+
+    if (!c->stream) {
+        status = capture_start(c, e);
+        if (status == 0)
+            nap_ms(timeout_ms);
+    }
+    if (status == 1)
+        status = check_room(c, e) < 0 ? -1 : 1;
+    if (status == 1 && c->paused) {
+        nap_ms(timeout_ms);
+        return 0;
+    }
+    if (status == 1)
+        status = gather(c, timeout_ms, e);
+    if (status < 0)
+        capture_stop(c);
+    return status;
+}
