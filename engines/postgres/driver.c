@@ -32,11 +32,31 @@ const struct engine engine_postgres = {
 
     /* catalog.c, check.c, schema*.c */
 
-    /* visible.c, chunk.c, read.c, locate.c, load.c */
+    /* visible.c, chunk.c, locate.c, copy.c */
+    .cuts = &pg_cut_ops,
+    .chunk_plan = pg_chunk_plan,
+    .read_begin = pg_read_begin,
+    .read_next = pg_read_next,
+    .read_end = pg_read_end,
+    .locate = pg_locate,
+    .load_begin = pg_load_begin,
+    .load_block = pg_load_block,
+    .load_end = pg_load_end,
 
     /* stream*.c */
 
     /* apply*.c, verify.c */
 
     /* fence*.c, sequence.c */
+    .fence_install = pg_fence_install,
+    .fence_remove = pg_fence_remove,
+    .fence_flip = pg_fence_flip,
+    .fence_renew = pg_fence_renew,
+    .fence_wait = pg_fence_wait,
+    .fence_seal = pg_fence_seal,
+    .fence_lift = pg_fence_lift,
+    .fence_state = pg_fence_state,
+    .mark = pg_mark,
+    .sequences = pg_sequences,
+    .sequence_set = pg_sequence_set,
 };

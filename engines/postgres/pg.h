@@ -40,6 +40,7 @@ struct pg_db {
     bool broken;    /* a wait was given up or the connection was lost: close it */
     bool has_savepoint;
     bool replication; /* a walsender connection: simple queries only */
+    bool large;       /* a large row went through: renewed when the transaction has ended */
     struct pg_slot read;
     struct pg_slot load;
     struct pg_slot scan;

@@ -6,6 +6,7 @@
 #include "engines/postgres/pg.h"
 
 #include "core/run.h"
+#include "engines/postgres/bulk.h"
 #include "engines/postgres/driver.h"
 
 #include <poll.h>
@@ -319,6 +320,8 @@ int pg_begin(struct db *base, struct err *e)
 
     if (pg_in_transaction(db))
         return err_set(e, ERR_BUG, "begin inside of a transaction");
+    if (pg_renew(db, e) != 0)
+        return -1;
     db->has_savepoint = false;
     return pg_exec(db, "BEGIN", e);
 }
@@ -374,6 +377,8 @@ int pg_commit(struct db *base, struct err *e)
     }
     bool committed = strcmp(PQcmdStatus(res), "COMMIT") == 0;
     PQclear(res);
+    /* A failure to renew is met again, and reported, at the next begin. */
+    (void)pg_renew(db, NULL);
     if (committed)
         return 0;
     return err_set(e, failed ? ERR_BUG : ERR_CONFLICT,
@@ -385,7 +390,11 @@ int pg_rollback(struct db *base, struct err *e)
     struct pg_db *db = pg_db_from(base);
 
     db->has_savepoint = false;
-    return pg_in_transaction(db) ? pg_exec(db, "ROLLBACK", e) : 0;
+    pg_load_abort(db);
+    if (pg_in_transaction(db) && pg_exec(db, "ROLLBACK", e) != 0)
+        return -1;
+    (void)pg_renew(db, NULL);
+    return 0;
 }
 
 int pg_savepoint(struct db *base, struct err *e)
