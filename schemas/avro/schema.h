@@ -1,0 +1,91 @@
+/* Schema texts of the journal's records: written here from a struct table, and read back into one.
+ * Inside schemas/avro only; the contract for others is codec.h, the format docs/journal.md. */
+#ifndef LOCKSTEP_SCHEMAS_AVRO_SCHEMA_H
+#define LOCKSTEP_SCHEMAS_AVRO_SCHEMA_H
+
+#include "core/data.h"
+
+#include <avro.h>
+
+/* What a field holds. One table a record makes both the text and the check of a foreign text. */
+enum field_type {
+    FIELD_STRING,
+    FIELD_LONG,
+    FIELD_MICROS, /* long, timestamp-micros */
+    FIELD_STRING_OR_NULL,
+    FIELD_LONG_OR_NULL,
+    FIELD_BOOLEAN_OR_NULL,
+    FIELD_NAMES,  /* array of string */
+    FIELD_ROW,    /* union null, Value: the first of a record defines Value */
+    FIELD_SOURCE, /* nested records, named after the table so that a union may hold many */
+    FIELD_TRANSACTION,
+    FIELD_VERSION
+};
+
+struct field {
+    const char *name;
+    enum field_type type;
+};
+
+enum {
+    CHANGE_OP,
+    CHANGE_BEFORE,
+    CHANGE_AFTER,
+    CHANGE_SOURCE,
+    CHANGE_TRANSACTION,
+    CHANGE_TS_US,
+    CHANGE_VERSION,
+    CHANGE_UNCHANGED,
+    CHANGE_UNCHANGED_BEFORE,
+    CHANGE_GROUP,
+    CHANGE_RESTART_IDENTITY,
+    CHANGE_FIELDS
+};
+enum {
+    SOURCE_ENGINE,
+    SOURCE_DB,
+    SOURCE_SCHEMA,
+    SOURCE_TABLE,
+    SOURCE_XID,
+    SOURCE_COMMIT,
+    SOURCE_TS_US,
+    SOURCE_FIELDS
+};
+enum { TRANSACTION_ID, TRANSACTION_TOTAL_ORDER, TRANSACTION_FIELDS };
+enum { VERSION_EPOCH, VERSION_COMMIT, VERSION_ORDINAL, VERSION_FIELDS };
+enum {
+    TXN_STATUS,
+    TXN_ID,
+    TXN_EPOCH,
+    TXN_XID,
+    TXN_COMMIT,
+    TXN_NEXT,
+    TXN_TS_US,
+    TXN_CHANGES,
+    TXN_FIELDS
+};
+enum {
+    POSITION_KIND,
+    POSITION_NEXT,
+    POSITION_TOKEN,
+    POSITION_TABLE,
+    POSITION_REASON,
+    POSITION_FIELDS
+};
+
+/* The three kinds of record that travel. */
+enum layout { LAYOUT_TRANSACTION, LAYOUT_POSITION, LAYOUT_CHANGE };
+
+/* The record's full name and schema text, malloc'd; table: for LAYOUT_CHANGE. Deterministic. */
+int schema_write(enum layout layout, const char *migration, const struct table *t, char **name,
+                 char **text, struct err *e);
+
+/* Reads a text that schema_write() made (or one with the same content): *layout, and for a change
+ * *table in the arena. ERR_FATAL if it is anything else. */
+int schema_read(const char *text, struct arena *a, enum layout *layout, struct table **table,
+                struct err *e);
+/* Checks that Avro's parsed form has exactly the layout's fields and types, in order, so that the
+ * decoder may go by number. */
+int schema_check(avro_schema_t schema, enum layout layout, const struct table *t, struct err *e);
+
+#endif
