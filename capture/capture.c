@@ -155,6 +155,8 @@ static int append(struct capture *c, const struct record *r, struct err *e)
     if (journal_append(c->writer, id, c->datum.data, c->datum.len, &number, e) < 0)
         return -1;
     c->unflushed += c->datum.len;
+    if (c->datum.cap > CAPTURE_BUFFER_KEEP)
+        buf_reset(&c->datum, 0);
     return 0;
 }
 

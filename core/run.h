@@ -17,6 +17,8 @@ int stop_check(struct err *e);
 
 /* Monotonic milliseconds, for waits on our side only; leases use the server's clock. */
 int64_t mono_ms(void);
+/* The simulation's clock instead of the machine's; NULL: the machine's again. */
+void mono_override(int64_t (*clock)(void));
 /* Sleeps, but wakes within 20 ms of a stop request. */
 void nap_ms(int ms);
 
