@@ -31,6 +31,7 @@ const struct engine engine_postgres = {
     .retention = pg_retention,
 
     /* catalog.c, check.c, schema*.c */
+    .tables = pg_tables,
 
     /* visible.c, chunk.c, locate.c, copy.c */
     .cuts = &pg_cut_ops,
