@@ -1,0 +1,822 @@
+/* One suite over every journal: what journal.h promises. Each test runs once per implementation. */
+#include "journal/journal.h"
+
+#include "core/buf.h"
+#include "core/run.h"
+
+#include <ftw.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define SCHEMA_A                                                                                   \
+    "{\"type\":\"record\",\"name\":\"lockstep.t.A\",\"fields\":[{\"name\":\"v\",\"type\":"         \
+    "\"string\"}]}"
+#define SCHEMA_A2                                                                                  \
+    "{\"type\":\"record\",\"name\":\"lockstep.t.A\",\"fields\":[{\"name\":\"v\",\"type\":"         \
+    "\"string\"},{\"name\":\"w\",\"type\":\"long\"}]}"
+#define SCHEMA_B                                                                                   \
+    "{\"type\":\"record\",\"name\":\"lockstep.t.B\",\"fields\":[{\"name\":\"n\",\"type\":"         \
+    "\"long\"}]}"
+
+struct fixture {
+    bool file;
+    char dir[64];
+    char uri[96];
+    struct journal_options o;
+    struct err e;
+};
+
+#define ok(f, call)                                                                                \
+    do {                                                                                           \
+        if ((call) < 0)                                                                            \
+            fail_msg("%s: %s", #call, (f)->e.msg);                                                 \
+    } while (0)
+
+static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    return remove(path);
+}
+
+static struct fixture *fixture_new(bool file)
+{
+    static unsigned number;
+    struct fixture *f = calloc(1, sizeof(*f));
+
+    f->file = file;
+    if (file) {
+        snprintf(f->dir, sizeof(f->dir), "/tmp/lockstep-journal-XXXXXX");
+        assert_non_null(mkdtemp(f->dir));
+        snprintf(f->uri, sizeof(f->uri), "file:%s/j", f->dir);
+    } else {
+        snprintf(f->uri, sizeof(f->uri), "memory:j%u", number++);
+    }
+    f->o = (struct journal_options){.uri = f->uri, .segment_bytes = 4096, .block_bytes = 512};
+    return f;
+}
+
+static int setup_file(void **state)
+{
+    *state = fixture_new(true);
+    return 0;
+}
+
+static int setup_memory(void **state)
+{
+    *state = fixture_new(false);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+
+    if (f->file)
+        nftw(f->dir, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+    memory_journal_reset_all();
+    free(f);
+    return 0;
+}
+
+static struct journal_writer *writer(struct fixture *f)
+{
+    struct journal_writer *w;
+    char *note;
+
+    ok(f, journal_writer_open(&f->o, &w, &note, &f->e));
+    free(note);
+    return w;
+}
+
+static struct journal_reader *reader(struct fixture *f, uint64_t from)
+{
+    struct journal_reader *r;
+
+    ok(f, journal_reader_open(&f->o, from, &r, &f->e));
+    return r;
+}
+
+static uint32_t declare(struct fixture *f, struct journal_writer *w, const char *name,
+                        const char *text)
+{
+    uint32_t id = UINT32_MAX;
+
+    ok(f, journal_schema(w, name, text, &id, &f->e));
+    return id;
+}
+
+static uint32_t declare_a(struct fixture *f, struct journal_writer *w)
+{
+    return declare(f, w, "lockstep.t.A", SCHEMA_A);
+}
+
+/* Record number n is recognised by its bytes. */
+static int datum(uint64_t n, char out[80])
+{
+    return snprintf(out, 80, "record %" PRIu64 " %.*s", n, (int)(n % 50),
+                    "..................................................");
+}
+
+static void append(struct fixture *f, struct journal_writer *w, uint32_t schema, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        uint64_t expected = journal_next(w);
+        uint64_t number;
+        char text[80];
+        int len = datum(expected, text);
+
+        ok(f, journal_append(w, schema, text, (size_t)len, &number, &f->e));
+        assert_int_equal(number, expected);
+    }
+}
+
+static void flush(struct fixture *f, struct journal_writer *w)
+{
+    ok(f, journal_flush(w, &f->e));
+    assert_int_equal(journal_durable(w), journal_next(w));
+}
+
+static void fill(struct fixture *f, unsigned count)
+{
+    struct journal_writer *w = writer(f);
+
+    append(f, w, declare_a(f, w), count);
+    flush(f, w);
+    journal_writer_close(w);
+}
+
+static void expect_record(struct fixture *f, struct journal_reader *r, uint64_t n, int timeout_ms)
+{
+    struct journal_record record;
+    char text[80];
+    int len = datum(n, text);
+    int rc = journal_read(r, timeout_ms, &record, &f->e);
+
+    if (rc != 1)
+        fail_msg("record %" PRIu64 ": %d %s", n, rc, rc < 0 ? f->e.msg : "");
+    assert_int_equal(record.number, n);
+    assert_int_equal(record.len, len);
+    assert_memory_equal(record.data, text, (size_t)len);
+}
+
+static void expect_nothing(struct fixture *f, struct journal_reader *r)
+{
+    struct journal_record record;
+    int rc = journal_read(r, 0, &record, &f->e);
+
+    if (rc != 0)
+        fail_msg("%d instead of nothing: %s", rc, rc < 0 ? f->e.msg : "a record");
+}
+
+static void expect_range(struct fixture *f, uint64_t from, uint64_t to)
+{
+    struct journal_reader *r = reader(f, from);
+
+    for (uint64_t n = from; n < to; n++)
+        expect_record(f, r, n, 0);
+    expect_nothing(f, r);
+    journal_reader_close(r);
+}
+
+static void expect_open_fails(struct fixture *f, uint64_t from, enum err_class class,
+                              const char *says)
+{
+    struct journal_reader *r;
+
+    assert_int_equal(journal_reader_open(&f->o, from, &r, &f->e), -1);
+    assert_int_equal(f->e.class, class);
+    if (!strstr(f->e.msg, says))
+        fail_msg("\"%s\" does not say \"%s\"", f->e.msg, says);
+}
+
+/* ---- the tests ---- */
+
+static void test_empty(void **state)
+{
+    struct fixture *f = *state;
+    struct journal_stats stats;
+    struct journal_writer *w;
+    struct journal_reader *r;
+    char *note;
+
+    assert_int_equal(journal_stat(&f->o, &stats, &f->e), 0);
+    expect_open_fails(f, 0, ERR_RETRY, "no journal");
+    ok(f, journal_trim(&f->o, 10, &f->e));
+    ok(f, journal_remove(&f->o, &f->e));
+    ok(f, journal_writer_open(&f->o, &w, &note, &f->e));
+    assert_null(note);
+    assert_int_equal(journal_next(w), 0);
+    assert_int_equal(journal_writer_generation(w), 1);
+    assert_int_equal(journal_stat(&f->o, &stats, &f->e), 1);
+    assert_int_equal(stats.next, 0);
+    r = reader(f, 0);
+    expect_nothing(f, r);
+    expect_open_fails(f, 1, ERR_FATAL, "beyond the end");
+    journal_reader_close(r);
+    journal_writer_close(w);
+}
+
+static void test_durable_before_seen(void **state)
+{
+    struct fixture *f = *state;
+    struct journal_writer *w = writer(f);
+    uint32_t a = declare_a(f, w);
+    struct journal_reader *r = reader(f, 0);
+
+    append(f, w, a, 20);
+    assert_int_equal(journal_durable(w), 0);
+    expect_nothing(f, r);
+    flush(f, w);
+    append(f, w, a, 1);
+    for (uint64_t n = 0; n < 20; n++)
+        expect_record(f, r, n, 0);
+    expect_nothing(f, r);
+    flush(f, w);
+    expect_record(f, r, 20, 0);
+    expect_nothing(f, r);
+    journal_reader_close(r);
+    journal_writer_close(w);
+}
+
+static void test_reopen(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t generation = 0;
+
+    for (uint64_t round = 0; round < 20; round++) {
+        struct journal_writer *w = writer(f);
+
+        assert_int_equal(journal_next(w), round * 7);
+        assert_int_equal(journal_durable(w), round * 7);
+        assert_true(journal_writer_generation(w) > generation);
+        generation = journal_writer_generation(w);
+        append(f, w, declare_a(f, w), 7);
+        flush(f, w);
+        append(f, w, declare_a(f, w), (unsigned)round); /* lost: never flushed */
+        journal_writer_close(w);
+    }
+    for (uint64_t from = 0; from <= 140; from++)
+        expect_range(f, from, 140);
+}
+
+static void test_generations(void **state)
+{
+    struct fixture *f = *state;
+    struct journal_record record;
+    struct journal_reader *r;
+
+    for (unsigned i = 0; i < 3; i++)
+        fill(f, 2);
+    r = reader(f, 0);
+    for (unsigned i = 0; i < 6; i++) {
+        assert_int_equal(journal_read(r, 0, &record, &f->e), 1);
+        assert_int_equal(record.generation, i / 2 + 1);
+    }
+    journal_reader_close(r);
+}
+
+/* A generation counts also when its writer wrote nothing. */
+static void test_idle_generation(void **state)
+{
+    struct fixture *f = *state;
+
+    for (unsigned i = 1; i < 4; i++) {
+        struct journal_writer *w = writer(f);
+
+        assert_int_equal(journal_writer_generation(w), i);
+        journal_writer_close(w);
+    }
+}
+
+static void test_two_writers(void **state)
+{
+    struct fixture *f = *state;
+    struct journal_writer *w = writer(f);
+    struct journal_writer *second;
+    char *note;
+
+    assert_int_equal(journal_writer_open(&f->o, &second, &note, &f->e), -1);
+    assert_int_equal(f->e.class, ERR_RETRY);
+    assert_non_null(strstr(f->e.msg, f->file ? f->dir : "memory:"));
+    assert_int_equal(journal_remove(&f->o, &f->e), -1);
+    assert_int_equal(f->e.class, ERR_RETRY);
+    journal_writer_close(w);
+    w = writer(f);
+    journal_writer_close(w);
+}
+
+static void test_two_readers(void **state)
+{
+    struct fixture *f = *state;
+    struct journal_reader *a;
+    struct journal_reader *b;
+
+    fill(f, 300);
+    a = reader(f, 0);
+    b = reader(f, 150);
+    for (uint64_t n = 0; n < 150; n++) {
+        expect_record(f, a, n, 0);
+        expect_record(f, b, n + 150, 0);
+    }
+    expect_nothing(f, b);
+    expect_record(f, a, 150, 0);
+    journal_reader_close(b);
+    expect_record(f, a, 151, 0);
+    journal_reader_close(a);
+}
+
+static void test_trim(void **state)
+{
+    struct fixture *f = *state;
+    struct journal_stats before;
+    struct journal_stats after;
+    struct journal_reader *r;
+
+    fill(f, 500);
+    r = reader(f, 0);
+    expect_record(f, r, 0, 0);
+    ok(f, journal_stat(&f->o, &before, &f->e));
+    ok(f, journal_trim(&f->o, 300, &f->e));
+    ok(f, journal_stat(&f->o, &after, &f->e));
+    assert_int_equal(before.first, 0);
+    assert_true(after.first > 0 && after.first <= 300);
+    assert_true(after.bytes < before.bytes);
+    assert_int_equal(after.next, 500);
+    expect_open_fails(f, after.first - 1, ERR_FATAL, "trimmed");
+    expect_range(f, after.first, 500);
+    /* Never the last one, so that the numbering goes on. */
+    ok(f, journal_trim(&f->o, UINT64_MAX, &f->e));
+    ok(f, journal_stat(&f->o, &after, &f->e));
+    assert_true(after.first < 500);
+    expect_range(f, after.first, 500);
+    fill(f, 3);
+    expect_range(f, after.first, 503);
+    journal_reader_close(r);
+}
+
+static void test_reader_behind_trim(void **state)
+{
+    struct fixture *f = *state;
+    struct journal_reader *r;
+    struct journal_record record;
+    int rc = 1;
+
+    fill(f, 500);
+    r = reader(f, 0);
+    expect_record(f, r, 0, 0);
+    ok(f, journal_trim(&f->o, 400, &f->e));
+    /* It may finish what it holds, then learns the truth; it never jumps. */
+    for (uint64_t n = 1; rc == 1 && n < 500; n++) {
+        rc = journal_read(r, 0, &record, &f->e);
+        if (rc == 1)
+            assert_int_equal(record.number, n);
+    }
+    assert_int_equal(rc, -1);
+    assert_int_equal(f->e.class, ERR_FATAL);
+    assert_non_null(strstr(f->e.msg, "trimmed; the first kept is"));
+    journal_reader_close(r);
+}
+
+static void test_ceiling(void **state)
+{
+    struct fixture *f = *state;
+    struct journal_stats stats;
+    struct journal_writer *w;
+    uint64_t number;
+    uint64_t full;
+    uint32_t a;
+
+    f->o.max_bytes = 40000;
+    w = writer(f);
+    a = declare_a(f, w);
+    while (journal_append(w, a, SCHEMA_A, 100, &number, &f->e) == 0)
+        assert_true(journal_next(w) < 1000);
+    assert_int_equal(f->e.class, ERR_RETRY);
+    assert_non_null(strstr(f->e.msg, "journal is full"));
+    full = journal_next(w);
+    assert_true(full > 100);
+    flush(f, w);
+    ok(f, journal_stat(&f->o, &stats, &f->e));
+    assert_true(stats.bytes <= 40000 && stats.bytes > 30000);
+    assert_int_equal(stats.max_bytes, 40000);
+    assert_int_equal(journal_append(w, a, SCHEMA_A, 100, &number, &f->e), -1);
+    assert_int_equal(journal_next(w), full);
+    /* Everything was applied: what trimming can free is enough to go on. */
+    ok(f, journal_trim(&f->o, full, &f->e));
+    ok(f, journal_append(w, a, SCHEMA_A, 100, &number, &f->e));
+    assert_int_equal(number, full);
+    journal_writer_close(w);
+}
+
+static void expect_note(struct fixture *f, const char *expected)
+{
+    struct journal_writer *w;
+    char *note;
+
+    ok(f, journal_writer_open(&f->o, &w, &note, &f->e));
+    if (expected)
+        assert_string_equal(note, expected);
+    else
+        assert_null(note);
+    free(note);
+    journal_writer_close(w);
+}
+
+static void test_notes(void **state)
+{
+    struct fixture *f = *state;
+    struct journal_writer *w = writer(f);
+    char longest[1026];
+
+    memset(longest, 'x', sizeof(longest));
+    longest[1024] = '\0';
+    ok(f, journal_note(w, "never flushed", &f->e));
+    journal_writer_close(w);
+    expect_note(f, NULL);
+    w = writer(f);
+    ok(f, journal_note(w, "one", &f->e));
+    flush(f, w);
+    ok(f, journal_note(w, "two", &f->e));
+    append(f, w, declare_a(f, w), 200); /* segments end meanwhile; the note must not go along */
+    journal_writer_close(w);
+    expect_note(f, "one");
+    expect_note(f, "one"); /* also over a writer that wrote nothing */
+    w = writer(f);
+    append(f, w, declare_a(f, w), 200);
+    ok(f, journal_note(w, "three  ", &f->e));
+    flush(f, w);
+    journal_writer_close(w);
+    expect_note(f, "three  ");
+    w = writer(f);
+    ok(f, journal_note(w, "", &f->e));
+    flush(f, w);
+    journal_writer_close(w);
+    expect_note(f, "");
+    w = writer(f);
+    ok(f, journal_note(w, longest, &f->e));
+    flush(f, w);
+    assert_int_equal(journal_note(w, "a\nb", &f->e), -1);
+    longest[1024] = 'x';
+    longest[1025] = '\0';
+    assert_int_equal(journal_note(w, longest, &f->e), -1);
+    journal_writer_close(w);
+    longest[1024] = '\0';
+    expect_note(f, longest);
+}
+
+static void test_large_record(void **state)
+{
+    struct fixture *f = *state;
+    const size_t size = (size_t)8 * 1024 * 1024;
+    struct journal_writer *w = writer(f);
+    uint32_t a = declare_a(f, w);
+    struct journal_record record;
+    struct journal_reader *r;
+    char *large = malloc(size);
+    uint64_t number;
+
+    for (size_t i = 0; i < size; i++)
+        large[i] = (char)(i * 2654435761u >> 13);
+    append(f, w, a, 3);
+    ok(f, journal_append(w, a, large, size, &number, &f->e));
+    append(f, w, a, 3);
+    ok(f, journal_append(w, a, "", 0, &number, &f->e));
+    flush(f, w);
+    r = reader(f, 0);
+    for (uint64_t n = 0; n < 7; n++) {
+        if (n != 3) {
+            expect_record(f, r, n, 0);
+            continue;
+        }
+        assert_int_equal(journal_read(r, 0, &record, &f->e), 1);
+        assert_int_equal(record.len, size);
+        assert_memory_equal(record.data, large, size);
+    }
+    assert_int_equal(journal_read(r, 0, &record, &f->e), 1);
+    assert_int_equal(record.len, 0);
+    journal_reader_close(r);
+    r = reader(f, 4);
+    expect_record(f, r, 4, 0);
+    journal_reader_close(r);
+    journal_writer_close(w);
+    free(large);
+}
+
+static uint64_t read_schema(struct fixture *f, struct journal_reader *r, const char *text)
+{
+    struct journal_record record;
+
+    assert_int_equal(journal_read(r, 0, &record, &f->e), 1);
+    assert_string_equal(journal_schema_text(r, record.schema), text);
+    return record.schema;
+}
+
+static void test_schemas(void **state)
+{
+    struct fixture *f = *state;
+    struct journal_writer *w = writer(f);
+    uint32_t a = declare_a(f, w);
+    uint32_t b = declare(f, w, "lockstep.t.B", SCHEMA_B);
+    struct journal_reader *r;
+    uint64_t first;
+    uint64_t other;
+
+    assert_int_not_equal(a, b);
+    assert_int_equal(declare_a(f, w), a);
+    append(f, w, a, 1);
+    append(f, w, b, 1);
+    append(f, w, declare(f, w, "lockstep.t.A", SCHEMA_A2), 1);
+    append(f, w, declare(f, w, "lockstep.t.B", SCHEMA_B), 1);
+    flush(f, w);
+    append(f, w, declare_a(f, w), 1);
+    flush(f, w);
+    journal_writer_close(w);
+    w = writer(f); /* declares in another order: the branches differ, the texts do not */
+    b = declare(f, w, "lockstep.t.B", SCHEMA_B);
+    append(f, w, declare_a(f, w), 1);
+    append(f, w, b, 1);
+    flush(f, w);
+    journal_writer_close(w);
+
+    r = reader(f, 0);
+    first = read_schema(f, r, SCHEMA_A);
+    other = read_schema(f, r, SCHEMA_B);
+    assert_int_not_equal(read_schema(f, r, SCHEMA_A2), first);
+    assert_int_equal(read_schema(f, r, SCHEMA_B), other);
+    assert_int_equal(read_schema(f, r, SCHEMA_A), first);
+    assert_int_equal(read_schema(f, r, SCHEMA_A), first);
+    assert_int_equal(read_schema(f, r, SCHEMA_B), other);
+    journal_reader_close(r);
+}
+
+static void test_remove(void **state)
+{
+    struct fixture *f = *state;
+    struct journal_stats stats;
+    struct journal_record record;
+    struct journal_reader *r;
+
+    fill(f, 200);
+    r = reader(f, 200);
+    ok(f, journal_remove(&f->o, &f->e));
+    ok(f, journal_remove(&f->o, &f->e));
+    assert_int_equal(journal_stat(&f->o, &stats, &f->e), 0);
+    assert_int_equal(journal_read(r, 50, &record, &f->e), -1);
+    assert_int_equal(f->e.class, ERR_FATAL);
+    journal_reader_close(r);
+    fill(f, 1);
+    expect_range(f, 0, 1);
+}
+
+static void test_timeout(void **state)
+{
+    struct fixture *f = *state;
+    struct journal_record record;
+    struct journal_reader *r;
+    int64_t begin;
+    int64_t took;
+
+    fill(f, 1);
+    r = reader(f, 1);
+    begin = mono_ms();
+    assert_int_equal(journal_read(r, 60, &record, &f->e), 0);
+    took = mono_ms() - begin;
+    assert_true(took >= 55 && took < 2000);
+    journal_reader_close(r);
+}
+
+/* ---- reading while writing ---- */
+
+#define FOLLOWED 3000u
+
+static void *follow(void *arg)
+{
+    struct fixture f = *(struct fixture *)arg;
+    struct journal_reader *r = reader(&f, 0);
+
+    for (uint64_t n = 0; n < FOLLOWED; n++)
+        expect_record(&f, r, n, 10000);
+    journal_reader_close(r);
+    return NULL;
+}
+
+static void write_followed(struct fixture *f, struct journal_writer *w)
+{
+    uint32_t a = declare_a(f, w);
+    uint32_t b = declare(f, w, "lockstep.t.B", SCHEMA_B);
+
+    while (journal_next(w) < FOLLOWED) {
+        append(f, w, journal_next(w) % 3 ? a : b, (unsigned)(journal_next(w) % 7) + 1);
+        if (journal_next(w) % 5 == 0)
+            flush(f, w);
+        if (journal_next(w) % 100 == 0)
+            ok(f, journal_note(w, "moving", &f->e));
+    }
+    flush(f, w);
+}
+
+static void test_follow_thread(void **state)
+{
+    struct fixture *f = *state;
+    struct journal_writer *w = writer(f);
+    pthread_t thread[2];
+
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(pthread_create(&thread[i], NULL, follow, f), 0);
+    write_followed(f, w);
+    for (unsigned i = 0; i < 2; i++)
+        pthread_join(thread[i], NULL);
+    journal_writer_close(w);
+}
+
+/* In another process: 0 if all came. */
+static int follow_here(struct fixture *f)
+{
+    struct journal_record record;
+    struct journal_reader *r;
+    int rc = 1;
+
+    while (journal_reader_open(&f->o, 0, &r, &f->e) < 0) {
+        if (f->e.class != ERR_RETRY)
+            return 2;
+        nap_ms(1);
+    }
+    for (uint64_t n = 0; n < FOLLOWED && rc == 1; n++) {
+        rc = journal_read(r, 10000, &record, &f->e);
+        if (rc == 1 && record.number != n)
+            rc = -1;
+    }
+    if (rc < 0)
+        fprintf(stderr, "%s\n", f->e.msg);
+    journal_reader_close(r);
+    return rc == 1 ? 0 : 1;
+}
+
+static void test_follow_process(void **state)
+{
+    struct fixture *f = *state;
+    struct journal_writer *w;
+    int status = -1;
+    pid_t child;
+
+    if (!f->file)
+        skip();
+    child = fork();
+    if (child == 0)
+        _exit(follow_here(f));
+    w = writer(f);
+    write_followed(f, w);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+    journal_writer_close(w);
+}
+
+/* ---- a writer that dies ---- */
+
+static void die_unflushed(struct fixture *f, unsigned flushed, unsigned unflushed)
+{
+    pid_t child;
+    int status;
+
+    if (!f->file) {
+        struct journal_writer *w = writer(f);
+
+        append(f, w, declare_a(f, w), flushed);
+        flush(f, w);
+        append(f, w, 0, unflushed);
+        memory_journal_crash(f->uri, 0, false);
+        journal_writer_close(w);
+        return;
+    }
+    child = fork();
+    if (child == 0) {
+        struct journal_writer *w = writer(f);
+
+        append(f, w, declare_a(f, w), flushed);
+        if (journal_note(w, "flushed", &f->e) < 0 || journal_flush(w, &f->e) < 0)
+            _exit(1);
+        (void)journal_note(w, "not flushed", &f->e);
+        append(f, w, 0, unflushed);
+        _exit(0);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+static void test_killed_writer(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t total = 0;
+
+    f->o.segment_bytes = 0; /* ending a segment would make records durable before the flush */
+    for (unsigned round = 0; round < 12; round++) {
+        struct journal_reader *r;
+        struct journal_writer *w;
+
+        die_unflushed(f, round, round * 17);
+        total += round;
+        r = reader(f, total);
+        expect_nothing(f, r);
+        w = writer(f);
+        assert_int_equal(journal_next(w), total);
+        append(f, w, declare_a(f, w), 1);
+        flush(f, w);
+        expect_record(f, r, total, 0);
+        journal_reader_close(r);
+        journal_writer_close(w);
+        total++;
+    }
+    expect_range(f, 0, total);
+}
+
+/* ---- memory's crash ---- */
+
+static void test_memory_crash(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t number;
+
+    if (f->file)
+        skip();
+    for (unsigned keep = 0; keep < 7; keep++) {
+        for (unsigned torn = 0; torn < 2; torn++) {
+            struct journal_writer *w = writer(f);
+            uint64_t base = journal_next(w);
+            unsigned kept = keep > 5 ? 5 : keep;
+
+            append(f, w, declare_a(f, w), 3);
+            flush(f, w);
+            append(f, w, 0, 5);
+            memory_journal_crash(f->uri, keep, torn);
+            assert_int_equal(journal_append(w, 0, "x", 1, &number, &f->e), -1);
+            assert_int_equal(f->e.class, ERR_FATAL);
+            assert_int_equal(journal_flush(w, &f->e), -1);
+            expect_range(f, base, base + 3);
+            journal_writer_close(w);
+            w = writer(f);
+            assert_int_equal(journal_next(w), base + 3 + kept - (torn && kept ? 1 : 0));
+            assert_int_equal(journal_durable(w), journal_next(w));
+            expect_range(f, base, journal_next(w));
+            journal_writer_close(w);
+        }
+    }
+}
+
+static void test_unknown_kind(void **state)
+{
+    struct fixture *f = *state;
+    struct journal_stats stats;
+
+    f->o.uri = "kafka://user:secret@broker:9092";
+    assert_int_equal(journal_stat(&f->o, &stats, &f->e), -1);
+    assert_int_equal(f->e.class, ERR_CONFIG);
+    assert_non_null(strstr(f->e.msg, "kafka:"));
+    assert_non_null(strstr(f->e.msg, "file: and memory:"));
+    assert_null(strstr(f->e.msg, "secret"));
+    f->o.uri = "file:";
+    assert_int_equal(journal_stat(&f->o, &stats, &f->e), -1);
+    assert_int_equal(f->e.class, ERR_CONFIG);
+}
+
+#define BOTH(test)                                                                                 \
+    {#test " (file)", test, setup_file, teardown, NULL},                                           \
+    {                                                                                              \
+#test " (memory)", test, setup_memory, teardown, NULL                                      \
+    }
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        BOTH(test_empty),
+        BOTH(test_durable_before_seen),
+        BOTH(test_reopen),
+        BOTH(test_generations),
+        BOTH(test_idle_generation),
+        BOTH(test_two_writers),
+        BOTH(test_two_readers),
+        BOTH(test_trim),
+        BOTH(test_reader_behind_trim),
+        BOTH(test_ceiling),
+        BOTH(test_notes),
+        BOTH(test_large_record),
+        BOTH(test_schemas),
+        BOTH(test_remove),
+        BOTH(test_timeout),
+        BOTH(test_follow_thread),
+        BOTH(test_follow_process),
+        BOTH(test_killed_writer),
+        BOTH(test_memory_crash),
+        BOTH(test_unknown_kind),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
