@@ -226,6 +226,9 @@ static bool parse_decimal(const struct column *c, const char *text, size_t len, 
     }
     if (negative)
         negate_bytes(b, out->len);
+    /* -128 fits into one byte, as 128 did not. */
+    if (negative && out->len > 1 && b[0] == 0xff && (b[1] & 0x80))
+        memmove(b, b + 1, --out->len);
     return true;
 }
 
