@@ -281,6 +281,8 @@ static bool same_set(const struct write *a, const struct write *b)
 void collapse_finish(struct collapse *c, struct collapsed_sets *out)
 {
     struct write *writes = arena_alloc(c->arena, (2 * c->n + 1) * sizeof(*writes));
+    const struct row **keys = arena_alloc(c->arena, (2 * c->n + 1) * sizeof(*keys));
+    const struct row **rows = arena_alloc(c->arena, (2 * c->n + 1) * sizeof(*rows));
     size_t n = 0;
 
     for (size_t i = 0; i < c->n; i++)
@@ -297,8 +299,8 @@ void collapse_finish(struct collapse *c, struct collapsed_sets *out)
             set->op = writes[i].op;
             set->table = writes[i].entry->table;
             set->columns = writes[i].columns;
-            set->keys = arena_alloc(c->arena, (n - i) * sizeof(*set->keys));
-            set->rows = arena_alloc(c->arena, (n - i) * sizeof(*set->rows));
+            set->keys = &keys[i];
+            set->rows = &rows[i];
             out->n++;
         }
         set = &out->v[out->n - 1];

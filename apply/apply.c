@@ -1,0 +1,419 @@
+/* Apply: the journal onto the target, strictly in source order, exactly once.
+ *
+ * The normal course. A cursor gathers whole transactions into a batch. In one target transaction
+ * the checkpoint's row is locked and found to be ours, the batch's changes are written, the
+ * checkpoint is moved by compare-and-set; commit. A source transaction larger than a batch is
+ * written in portions inside one target transaction ("streaming"), and the checkpoint moves at its
+ * end.
+ *
+ * The dangerous interleavings. (1) Death before commit: the target forgets all of it, the next
+ * apply reads the checkpoint and the journal from there. (2) A commit whose answer is lost: the
+ * next step asks the target where it stands. (3) A second apply takes over while we hang: the
+ * checkpoint's version has moved, our next transaction is refused as a whole. (4) Capture dies in
+ * the middle of a transaction: the journal holds its first half, then, from a new generation, all
+ * of it; the half is forgotten, with what streaming has written of it.
+ *
+ * What the target refuses even along the source's own road parks the table: the batch is rolled
+ * back, the lane is parked at the last commit, and the journal is read from there once more,
+ * without that table. */
+#include "apply/internal.h"
+#include "core/log.h"
+#include "core/run.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Requests are looked for when idle, and otherwise this often. */
+#define POLL_MS 500
+#define POLL_STEPS 64
+
+struct apply *apply_open(const struct migration *m)
+{
+    struct apply *a = calloc(1, sizeof(*a));
+
+    invariant(a != NULL);
+    a->m = m;
+    cursor_init(&a->main, m, &a->tracks);
+    cursor_init(&a->lane, m, &a->tracks);
+    return a;
+}
+
+static void disconnect(struct apply *a)
+{
+    requests_release(a);
+    if (a->db)
+        a->db->engine->close(a->db);
+    if (a->source)
+        a->source->engine->close(a->source);
+    a->db = NULL;
+    a->source = NULL;
+    a->lane_active = false;
+    cursor_release(&a->main);
+    cursor_release(&a->lane);
+    tracks_release(&a->tracks);
+    arena_release(&a->scratch);
+}
+
+void apply_close(struct apply *a)
+{
+    if (!a)
+        return;
+    disconnect(a);
+    free(a);
+}
+
+void apply_stand(const struct apply *a, struct checkpoint *out)
+{
+    *out = a->checkpoint;
+}
+
+int apply_source(struct apply *a, struct db **out, struct err *e)
+{
+    if (!a->source && migration_open_source(a->m, DB_READ, &a->source, e) < 0)
+        return -1;
+    *out = a->source;
+    return 0;
+}
+
+/* ---- starting ---- */
+
+static void stand_of(const struct checkpoint *c, struct stand *out)
+{
+    *out = (struct stand){.next = c->next,
+                          .record = c->record,
+                          .epoch = c->epoch,
+                          .ts_us = c->ts_us,
+                          .txns = c->txns,
+                          .changes = c->changes};
+    snprintf(out->marker, sizeof(out->marker), "%s", c->marker);
+}
+
+int apply_rewind(struct apply *a, struct err *e)
+{
+    struct stand at;
+
+    stand_of(&a->checkpoint, &at);
+    a->lane_active = false;
+    cursor_release(&a->lane);
+    if (tracks_load(&a->tracks, a->db, a->m->source.engine, at.next, e) < 0)
+        return -1;
+    return cursor_seek(&a->main, &at, e);
+}
+
+/* 1 ready, 0 the load is not, -1. */
+static int connect_target(struct apply *a, struct err *e)
+{
+    struct arena arena = ARENA_INIT;
+    struct stream_fact stream;
+    enum load_phase phase = LOAD_NONE;
+    struct checkpoint start = {0};
+    bool exists = false;
+    int status;
+
+    if (!a->db && migration_open_target(a->m, DB_APPLY, &a->db, e) < 0)
+        return -1;
+    if (a->db->engine->control_exists(a->db, &exists, e) < 0)
+        return -1;
+    if (exists && load_phase_get(a->db, &phase, e) < 0)
+        return -1;
+    if (phase < LOAD_LOADED)
+        return 0;
+    status = stream_fact_load(a->db, &arena, &stream, e);
+    start.next = stream.start;
+    start.epoch = stream.epoch;
+    arena_release(&arena);
+    if (status == 0)
+        status = checkpoint_take(a->db, "forward", &start, &a->checkpoint, e);
+    /* Our own earlier commit, whose answer was lost, may have moved it just now: ask again. */
+    if (status < 0 && e->class == ERR_FENCED)
+        e->class = ERR_RETRY;
+    if (status < 0 || apply_rewind(a, e) < 0)
+        return -1;
+    log_event(LOG_INFO, "apply", "started", "generation=%u record=%llu", a->checkpoint.generation,
+              (unsigned long long)a->checkpoint.record);
+    return 1;
+}
+
+/* ---- committing ---- */
+
+static int open_txn(struct apply *a, struct cursor *c, struct err *e)
+{
+    if (c->streaming)
+        return 0;
+    if (a->db->engine->begin(a->db, e) < 0)
+        return -1;
+    return checkpoint_hold(a->db, "forward", &a->checkpoint, e);
+}
+
+static int advance_main(struct apply *a, struct checkpoint *to, struct err *e)
+{
+    const struct stand *f = &a->main.frontier;
+
+    *to = a->checkpoint;
+    to->next = f->next;
+    to->record = f->record;
+    to->epoch = f->epoch;
+    to->ts_us = f->ts_us;
+    to->txns = f->txns;
+    to->changes = f->changes;
+    snprintf(to->marker, sizeof(to->marker), "%s", f->marker);
+    return checkpoint_advance(a->db, "forward", &a->checkpoint, to, e);
+}
+
+/* A lane's own progress; at its end it follows. */
+static int advance_lane(struct apply *a, struct lane *to, struct err *e)
+{
+    const struct cursor *c = &a->lane;
+    bool joins = c->stopped && c->frontier.record >= c->stop_record;
+
+    *to = c->only->lane;
+    to->next = joins ? a->checkpoint.next : c->frontier.next;
+    to->record = joins ? a->checkpoint.record : c->frontier.record;
+    to->state = joins ? LANE_FOLLOWING : LANE_CATCHING_UP;
+    return lane_store(a->db, to, e);
+}
+
+static int commit_batch(struct apply *a, struct cursor *c, struct err *e)
+{
+    struct checkpoint to = a->checkpoint;
+    struct lane lane = {0};
+    int status;
+
+    if (open_txn(a, c, e) < 0 || portion_run(a, c->items, c->complete, e) < 0)
+        return -1;
+    status = c == &a->main ? advance_main(a, &to, e) : advance_lane(a, &lane, e);
+    if (status < 0)
+        return -1;
+    a->culprit = NULL;
+    if (a->db->engine->commit(a->db, e) < 0)
+        return -1;
+    if (c == &a->main)
+        a->checkpoint = to;
+    else
+        c->only->lane = lane;
+    c->streaming = false;
+    c->at = c->frontier;
+    cursor_consume(c);
+    if (c == &a->main)
+        tracks_pass(&a->tracks, c->at.next);
+    return 0;
+}
+
+/* ---- parking ---- */
+
+static int park(struct apply *a, struct track *track, const char *reason, struct err *e)
+{
+    struct lane lane = track->lane;
+
+    if (lane.state == LANE_FOLLOWING) {
+        lane.next = a->checkpoint.next;
+        lane.record = a->checkpoint.record;
+    }
+    lane.state = LANE_PARKED;
+    lane.reason = reason;
+    log_event(LOG_ERROR, "apply", "parked", "table=%s reason=%s", track->label, reason);
+    return lane_store(a->db, &lane, e);
+}
+
+/* The target refused a change of a->culprit. Parks it, or gives the error on. */
+static int on_refusal(struct apply *a, struct err *e)
+{
+    char reason[ERR_MSG_MAX + ERR_HINT_MAX + 40];
+    struct track *track = a->culprit;
+
+    if (!track || a->m->on_error == ON_ERROR_STOP)
+        return -1;
+    if (e->class != ERR_CONFLICT && e->class != ERR_DATA && e->class != ERR_FATAL)
+        return -1;
+    snprintf(reason, sizeof(reason), "%s%s%s", e->msg, e->hint[0] ? "; " : "", e->hint);
+    if (a->db->engine->rollback(a->db, e) < 0 || park(a, track, reason, e) < 0)
+        return -1;
+    return apply_rewind(a, e);
+}
+
+static bool is_changed(const struct cursor *c, const struct track *t)
+{
+    bool named = strcmp(t->label, c->changed_table) == 0 ||
+                 (t->root && strcmp(t->root, c->changed_table) == 0);
+
+    return named && (t->lane.state == LANE_FOLLOWING || t == c->only);
+}
+
+/* A table's shape is not the planned one any more: it (or the leaves of that root) parks where the
+ * last commit stands. One that is parked already is no news. */
+static int on_table_changed(struct apply *a, struct cursor *c, struct err *e)
+{
+    size_t found = 0;
+
+    for (size_t i = 0; i < a->tracks.n; i++)
+        found += is_changed(c, &a->tracks.v[i]) ? 1 : 0;
+    if (found == 0) {
+        c->changed_table[0] = '\0';
+        return 0;
+    }
+    if (c->streaming && a->db->engine->rollback(a->db, e) < 0)
+        return -1;
+    c->streaming = false;
+    for (size_t i = 0; i < a->tracks.n; i++) {
+        if (is_changed(c, &a->tracks.v[i]) && park(a, &a->tracks.v[i], c->changed_reason, e) < 0)
+            return -1;
+    }
+    return apply_rewind(a, e);
+}
+
+/* ---- one batch ---- */
+
+/* What streaming wrote of a transaction that will come again goes, and with it the points that were
+ * read for it. */
+static int forget_streamed(struct apply *a, struct cursor *c, struct err *e)
+{
+    char only[520];
+
+    c->discard = false;
+    if (!c->streaming)
+        return 0;
+    invariant(c->n == 0);
+    c->streaming = false;
+    if (c->only)
+        snprintf(only, sizeof(only), "%s", c->only->label);
+    if (a->db->engine->rollback(a->db, e) < 0 ||
+        tracks_load(&a->tracks, a->db, a->m->source.engine, a->checkpoint.next, e) < 0)
+        return -1;
+    if (c->only)
+        c->only = tracks_find(&a->tracks, only);
+    return 0;
+}
+
+/* 1 worked, 0 nothing to do, -1. */
+static int execute(struct apply *a, struct cursor *c, struct err *e)
+{
+    if (c->discard && forget_streamed(a, c, e) < 0)
+        return -1;
+    if (c->complete || cursor_advanced(c))
+        return commit_batch(a, c, e) < 0 ? -1 : 1;
+    if (c->changed_table[0])
+        return on_table_changed(a, c, e) < 0 ? -1 : 1;
+    if (!cursor_is_full(c) || c->stopped)
+        return 0;
+    if (c->n) {
+        if (open_txn(a, c, e) < 0)
+            return -1;
+        c->streaming = true;
+        if (portion_run(a, c->items, c->n, e) < 0)
+            return -1;
+    }
+    cursor_consume(c);
+    return 1;
+}
+
+static int run_cursor(struct apply *a, struct cursor *c, int timeout_ms, struct err *e)
+{
+    int status = cursor_fill(c, timeout_ms, e);
+
+    if (status == 0)
+        status = execute(a, c, e);
+    if (status < 0 && on_refusal(a, e) == 0)
+        status = 1;
+    return status;
+}
+
+/* ---- lanes that catch up ---- */
+
+static int start_lane(struct apply *a, struct track *track, struct err *e)
+{
+    struct stand at = {
+        .next = track->lane.next, .record = track->lane.record, .epoch = a->checkpoint.epoch};
+
+    cursor_init(&a->lane, a->m, &a->tracks);
+    a->lane.only = track;
+    a->lane.stop_record = a->checkpoint.record;
+    a->lane_active = true;
+    return cursor_seek(&a->lane, &at, e);
+}
+
+/* 1 worked, 0 no lane catches up, -1. The main stream stands still meanwhile, so the place where
+ * the lane joins is fixed. */
+static int run_lane(struct apply *a, struct err *e)
+{
+    struct track *track = NULL;
+
+    if (a->main.streaming)
+        return 0;
+    for (size_t i = 0; i < a->tracks.n && !track; i++) {
+        if (a->tracks.v[i].lane.state == LANE_CATCHING_UP)
+            track = &a->tracks.v[i];
+    }
+    if (!track)
+        return 0;
+    if (!a->lane_active && start_lane(a, track, e) < 0)
+        return -1;
+    if (run_cursor(a, &a->lane, 0, e) < 0)
+        return -1;
+    if (!a->lane_active)
+        return 1; /* parked again */
+    /* Nothing of its own was left to commit, but the join must be recorded. */
+    if (a->lane.only->lane.state == LANE_CATCHING_UP && a->lane.stopped && a->lane.n == 0 &&
+        commit_batch(a, &a->lane, e) < 0)
+        return -1;
+    /* Joined: the main stream reads on with this table. */
+    if (a->lane.only->lane.state == LANE_FOLLOWING && apply_rewind(a, e) < 0)
+        return -1;
+    return 1;
+}
+
+/* ---- steps ---- */
+
+static int poll_if_due(struct apply *a, bool idle, struct err *e)
+{
+    int64_t now = mono_ms();
+
+    if (a->main.streaming)
+        return 0;
+    if (!idle && !a->standing && a->steps_since_poll++ < POLL_STEPS && now - a->polled_ms < POLL_MS)
+        return 0;
+    a->steps_since_poll = 0;
+    a->polled_ms = now;
+    return requests_poll(a, e);
+}
+
+static int step(struct apply *a, int timeout_ms, struct err *e)
+{
+    int status;
+
+    if (!a->main.reader) {
+        status = connect_target(a, e);
+        if (status == 0)
+            nap_ms(timeout_ms);
+        if (status <= 0)
+            return status;
+    }
+    if (poll_if_due(a, false, e) < 0)
+        return -1;
+    if (a->standing) {
+        nap_ms(timeout_ms);
+        return 0;
+    }
+    status = run_lane(a, e);
+    if (status)
+        return status;
+    status = run_cursor(a, &a->main, timeout_ms, e);
+    if (status < 0)
+        return -1;
+    if (a->main.stopped && a->pin_name[0] && a->main.complete == 0)
+        return requests_pin(a, e) < 0 ? -1 : 1;
+    if (status == 0 && poll_if_due(a, true, e) < 0)
+        return -1;
+    return status;
+}
+
+int apply_step(struct apply *a, int timeout_ms, struct err *e)
+{
+    int status;
+
+    a->culprit = NULL;
+    status = step(a, timeout_ms, e);
+    if (status < 0)
+        disconnect(a);
+    return status;
+}

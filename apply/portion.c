@@ -1,0 +1,216 @@
+/* A portion of changes onto the target: as sets, and if the target does not agree, row by row.
+ *
+ * Sets are quick, but they reach the portion's last state by another road than the source did: a
+ * unique value that two rows swap is legal at each of the source's steps (or at its commit) and
+ * not in one statement. So a refusal, or a count that falls short, sends us back to the savepoint
+ * and along the source's own road. Only what fails there is a divergence. */
+#include "apply/collapse.h"
+#include "apply/internal.h"
+#include "core/run.h"
+
+#include <stdio.h>
+
+#define MESSAGE_VALUE_MAX 60
+
+/* ---- messages ---- */
+
+static void describe(struct apply *a, const struct act *act, struct buf *out)
+{
+    const struct change *c = &act->change;
+    const struct row *key =
+        c->op == OP_INSERT ? change_new_key(&a->scratch, c) : change_old_key(&a->scratch, c);
+    char position[64];
+
+    a->m->source.engine->position_text(act->item->txn.commit, position, sizeof(position));
+    buf_addf(out, "%s: %s", act->item->track->label, change_op_name(c->op));
+    if (key) {
+        buf_adds(out, c->table->nkey ? " of key " : " of row ");
+        row_print(out, key, MESSAGE_VALUE_MAX);
+    }
+    buf_addf(out, " at %s", position);
+}
+
+static int wrap_act(struct apply *a, const struct act *act, struct err *e)
+{
+    struct buf text;
+
+    buf_init(&text, ERR_MSG_MAX);
+    describe(a, act, &text);
+    err_wrap(e, "%s", text.data ? text.data : act->item->track->label);
+    buf_release(&text);
+    return -1;
+}
+
+static int expect(uint64_t affected, uint64_t wanted, struct err *e)
+{
+    if (affected == wanted)
+        return 0;
+    return err_set(e, ERR_CONFLICT, "met %llu rows on the target instead of %llu",
+                   (unsigned long long)affected, (unsigned long long)wanted);
+}
+
+/* ---- one by one ---- */
+
+/* A TRUNCATE's tables travel as consecutive changes: all of them in one statement. Returns how many
+ * acts it took, or 0 with an error. */
+static size_t do_truncate(struct apply *a, const struct act *acts, size_t n, struct err *e)
+{
+    const struct table **tables = arena_alloc(&a->scratch, n * sizeof(*tables));
+    size_t k = 0;
+
+    while (k < n && acts[k].kind == ACT_CHANGE && acts[k].change.op == OP_TRUNCATE &&
+           acts[k].change.group == acts[0].change.group &&
+           position_cmp(acts[k].item->txn.commit, acts[0].item->txn.commit) == 0) {
+        tables[k] = acts[k].change.table;
+        k++;
+    }
+    if (a->db->engine->truncate(a->db, tables, k, acts[0].change.restart_identity, e) < 0)
+        return 0;
+    return k;
+}
+
+/* Does acts[0] (and what belongs to it); returns how many it took, 0 on error. */
+static size_t do_one(struct apply *a, const struct act *acts, size_t n, struct err *e)
+{
+    uint64_t affected = 0;
+    size_t took = 1;
+
+    a->culprit = acts[0].item->track;
+    if (acts[0].change.op == OP_TRUNCATE)
+        took = do_truncate(a, acts, n, e);
+    else if (a->db->engine->apply_row(a->db, &acts[0].change, &affected, e) < 0 ||
+             expect(affected, 1, e) < 0)
+        took = 0;
+    if (!took)
+        wrap_act(a, &acts[0], e);
+    return took;
+}
+
+static int run_rows(struct apply *a, const struct act *acts, size_t n, struct err *e)
+{
+    size_t took;
+
+    for (size_t i = 0; i < n; i += took) {
+        took = do_one(a, &acts[i], n - i, e);
+        if (!took || stop_check(e) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* ---- as sets ---- */
+
+static const enum set_op set_ops[] = {[COLLAPSED_DELETE] = SET_DELETE,
+                                      [COLLAPSED_ABSENT] = SET_ABSENT,
+                                      [COLLAPSED_UPDATE] = SET_UPDATE,
+                                      [COLLAPSED_INSERT] = SET_INSERT};
+
+static int write_set(struct apply *a, const struct collapsed_set *s, struct err *e)
+{
+    struct change_set set = {
+        .op = set_ops[s->op],
+        .table = s->table,
+        .n = s->n,
+        .keys = s->op == COLLAPSED_INSERT ? NULL : (const struct row *const *)s->keys,
+        .rows = s->op == COLLAPSED_INSERT || s->op == COLLAPSED_UPDATE
+                    ? (const struct row *const *)s->rows
+                    : NULL,
+        .columns = s->columns,
+    };
+    uint64_t affected;
+
+    if (a->db->engine->apply_set(a->db, &set, &affected, e) < 0)
+        return err_wrap(e, "%s", table_label(s->table));
+    return expect(affected, s->op == COLLAPSED_ABSENT ? 0 : s->n, e);
+}
+
+static int write_sets(struct apply *a, struct collapse *c, struct err *e)
+{
+    struct collapsed_sets sets;
+
+    if (collapse_count(c) == 0)
+        return 0;
+    collapse_finish(c, &sets);
+    for (size_t i = 0; i < sets.n; i++) {
+        if (write_set(a, &sets.v[i], e) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int run_sets(struct apply *a, const struct act *acts, size_t n, struct err *e)
+{
+    struct collapse *c = collapse_new(&a->scratch);
+    size_t took;
+
+    for (size_t i = 0; i < n; i += took) {
+        const struct change *change = &acts[i].change;
+
+        took = 1;
+        if (collapse_takes(change) && change_bytes(change) <= LARGE_ROW) {
+            if (!collapse_add(c, change))
+                return err_set(e, ERR_CONFLICT, "changes of one key do not follow each other");
+            continue;
+        }
+        if (write_sets(a, c, e) < 0)
+            return -1;
+        took = do_one(a, &acts[i], n - i, e);
+        if (!took)
+            return -1;
+        c = collapse_new(&a->scratch);
+    }
+    return write_sets(a, c, e);
+}
+
+/* Would the source's own road help? */
+static bool disagrees(const struct err *e)
+{
+    return e->class == ERR_CONFLICT || e->class == ERR_DATA || e->class == ERR_FATAL;
+}
+
+static int run_acts(struct apply *a, const struct act *acts, size_t n, struct err *e)
+{
+    const struct engine *engine = a->db->engine;
+
+    if (n == 0)
+        return 0;
+    if (engine->savepoint(a->db, e) < 0)
+        return -1;
+    if (run_sets(a, acts, n, e) == 0)
+        return 0;
+    if (!disagrees(e))
+        return -1;
+    if (engine->rollback_to(a->db, e) < 0)
+        return -1;
+    return run_rows(a, acts, n, e);
+}
+
+int portion_run(struct apply *a, const struct item *items, size_t n, struct err *e)
+{
+    struct act *acts;
+    struct judge *judge;
+    size_t pending = 0;
+
+    arena_reset(&a->scratch);
+    a->culprit = NULL;
+    acts = arena_alloc(&a->scratch, (n + 1) * sizeof(*acts));
+    if (judge_open(a, items, n, &judge, e) < 0)
+        return -1;
+    for (size_t i = 0; i < n; i++) {
+        int kept = judge_item(a, judge, i, &acts[pending], e);
+
+        if (kept < 0)
+            return -1;
+        if (!kept)
+            continue;
+        if (acts[pending].kind == ACT_CHANGE) {
+            pending++;
+            continue;
+        }
+        /* What follows is judged by the point's cut, so the point comes first. */
+        if (run_acts(a, acts, pending, e) < 0 || point_read(a, &acts[pending], e) < 0)
+            return -1;
+        pending = 0;
+    }
+    return run_acts(a, acts, pending, e);
+}

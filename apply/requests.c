@@ -1,0 +1,338 @@
+/* What commands ask of apply (docs/requests.md). One table of requests; each is obeyed at a
+ * transaction boundary with nothing uncommitted. */
+#include "apply/internal.h"
+#include "core/log.h"
+#include "core/run.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* A command that died leaves its request; apply does not stand still for it longer than this. */
+#define STAND_MAX_MS 120000
+/* A snapshot that nobody lets go. */
+#define PIN_MAX_MS (6 * 3600 * 1000)
+
+struct request_kind {
+    const char *prefix;
+    /* `rest`: the key behind the prefix. */
+    int (*obey)(struct apply *a, const char *rest, const struct fact *request, struct err *e);
+};
+
+/* ---- lanes ---- */
+
+static int done(struct apply *a, const struct fact *request, struct err *e)
+{
+    return request_clear(a->db, request->key, e);
+}
+
+static int move_lane(struct apply *a, struct track *t, enum lane_state to, const char *reason,
+                     struct err *e)
+{
+    struct lane lane = t->lane;
+
+    if (lane.state == LANE_FOLLOWING) {
+        lane.next = a->checkpoint.next;
+        lane.record = a->checkpoint.record;
+    }
+    lane.state = to;
+    lane.reason = reason;
+    if (lane_store(a->db, &lane, e) < 0)
+        return -1;
+    log_event(LOG_INFO, "apply", "lane", "table=%s state=%s", t->label, lane_state_name(to));
+    t->lane = lane;
+    a->lanes_changed = true;
+    return 0;
+}
+
+static int obey_park(struct apply *a, const char *label, const struct fact *request, struct err *e)
+{
+    struct track *t = tracks_find(&a->tracks, label);
+    const char *reason = fact_text(request->body, "reason");
+
+    if (t && t->lane.state == LANE_FOLLOWING &&
+        move_lane(a, t, LANE_PARKED, reason ? reason : "parked by the user", e) < 0)
+        return -1;
+    return done(a, request, e);
+}
+
+static int obey_resume(struct apply *a, const char *label, const struct fact *request,
+                       struct err *e)
+{
+    struct track *t = tracks_find(&a->tracks, label);
+
+    if (t && t->lane.state == LANE_PARKED && move_lane(a, t, LANE_CATCHING_UP, NULL, e) < 0)
+        return -1;
+    return done(a, request, e);
+}
+
+/* The lane's rows, ledger lines and state go in one transaction; the conductor plans it anew. */
+static int empty_table(struct apply *a, struct track *t, const struct table *shape, struct err *e)
+{
+    struct arena arena = ARENA_INIT;
+    struct table_fact line;
+    int status = -1;
+
+    if (checkpoint_hold(a->db, "forward", &a->checkpoint, e) < 0 ||
+        a->db->engine->truncate(a->db, &shape, 1, false, e) < 0 ||
+        ledger_reset(a->db, t->label, e) < 0 ||
+        table_fact_load(a->db, t->label, &arena, &line, e) < 0)
+        goto out;
+    line.nchunks = 0;
+    line.round++;
+    if (table_fact_store(a->db, &line, e) < 0)
+        goto out;
+    /* Not where it was parked: the new chunks will hold everything up to here. */
+    t->lane.next = a->checkpoint.next;
+    t->lane.record = a->checkpoint.record;
+    status = move_lane(a, t, LANE_LOADING, NULL, e);
+out:
+    arena_release(&arena);
+    return status;
+}
+
+static int obey_recopy(struct apply *a, const char *label, const struct fact *request,
+                       struct err *e)
+{
+    struct track *t = tracks_find(&a->tracks, label);
+    struct arena arena = ARENA_INIT;
+    struct table_list shapes;
+    const struct table *shape;
+    int status = -1;
+
+    if (!t || t->lane.state == LANE_LOADING || t->lane.state == LANE_CATCHING_UP) {
+        status = t && t->lane.state == LANE_CATCHING_UP ? 0 : done(a, request, e);
+        goto out;
+    }
+    if (shapes_load(a->db, &arena, &shapes, e) < 0)
+        goto out;
+    shape = table_list_find(&shapes, label);
+    invariant(shape != NULL);
+    if (a->db->engine->begin(a->db, e) < 0)
+        goto out;
+    if (empty_table(a, t, shape, e) < 0 || done(a, request, e) < 0) {
+        a->db->engine->rollback(a->db, NULL);
+        goto out;
+    }
+    status = a->db->engine->commit(a->db, e);
+out:
+    arena_release(&arena);
+    return status;
+}
+
+/* ---- standing still, pins ---- */
+
+static struct pin_held *pin_find(struct apply *a, const char *name)
+{
+    for (size_t i = 0; i < PINS_MAX; i++) {
+        if (strcmp(a->pins[i].name, name) == 0)
+            return &a->pins[i];
+    }
+    return NULL;
+}
+
+static void pin_release(struct pin_held *p)
+{
+    if (p->db)
+        p->db->engine->close(p->db);
+    memset(p, 0, sizeof(*p));
+}
+
+/* A request that asks to stand still, seen for the first time or again. Its age is counted by our
+ * clock from when we saw it. */
+static int stand(struct apply *a, const struct fact *request, const char *state, struct err *e)
+{
+    struct pin_held *p = pin_find(a, request->key);
+
+    if (!p)
+        p = pin_find(a, "");
+    if (!p)
+        return err_set(e, ERR_FATAL, "more than %d requests to stand still at once", PINS_MAX);
+    if (!p->name[0]) {
+        snprintf(p->name, sizeof(p->name), "%s", request->key);
+        p->since_ms = mono_ms();
+        if (answer_put(
+                a->db, request->key,
+                json_pack("{s:s, s:o}", "state", state, "next", position_json(a->checkpoint.next)),
+                e) < 0)
+            return -1;
+    }
+    if (mono_ms() - p->since_ms > STAND_MAX_MS)
+        return done(a, request, e);
+    a->standing = true;
+    return 0;
+}
+
+static int obey_pin(struct apply *a, const char *rest, const struct fact *request, struct err *e)
+{
+    const char *state = fact_text(request->body, "state");
+    struct pin_held *p = pin_find(a, request->key);
+    struct position next;
+
+    if (state && strcmp(state, "hold") == 0)
+        return stand(a, request, "held", e);
+    if (p && p->db) {
+        if (mono_ms() - p->since_ms < PIN_MAX_MS)
+            return 0;
+        pin_release(p);
+        return done(a, request, e);
+    }
+    if (fact_position(request->body, "next", &next, e) < 0)
+        return done(a, request, e);
+    if (position_cmp(a->checkpoint.next, next) > 0) {
+        if (answer_put(a->db, request->key, json_pack("{s:s}", "state", "passed"), e) < 0)
+            return -1;
+        return done(a, request, e);
+    }
+    a->pin_wanted = true;
+    snprintf(a->pin_name, sizeof(a->pin_name), "%s", request->key);
+    a->main.stop = next;
+    a->main.has_stop = true;
+    if (position_cmp(a->checkpoint.next, next) == 0)
+        a->main.stopped = true;
+    return 0;
+}
+
+static int obey_pause(struct apply *a, const char *rest, const struct fact *request, struct err *e)
+{
+    int64_t now;
+
+    if (a->db->engine->clock_ms(a->db, &now, e) < 0)
+        return -1;
+    if (fact_int(request->body, "until_ms", 0) < now)
+        return done(a, request, e);
+    return stand(a, request, "paused", e);
+}
+
+int requests_pin(struct apply *a, struct err *e)
+{
+    struct pin_held *p = pin_find(a, a->pin_name);
+    char snapshot[80];
+
+    if (!p)
+        p = pin_find(a, "");
+    if (!p)
+        return err_set(e, ERR_FATAL, "more than %d pins at once", PINS_MAX);
+    snprintf(p->name, sizeof(p->name), "%s", a->pin_name);
+    p->since_ms = mono_ms();
+    a->pin_name[0] = '\0';
+    a->main.has_stop = false;
+    a->main.stopped = false;
+    if (migration_open_target(a->m, DB_READ, &p->db, e) < 0 || p->db->engine->begin(p->db, e) < 0 ||
+        p->db->engine->pin_target(p->db, snapshot, sizeof(snapshot), e) < 0)
+        return -1;
+    return answer_put(a->db, p->name,
+                      json_pack("{s:s, s:s, s:o}", "state", "pinned", "snapshot", snapshot, "next",
+                                position_json(a->checkpoint.next)),
+                      e);
+}
+
+void requests_release(struct apply *a)
+{
+    for (size_t i = 0; i < PINS_MAX; i++)
+        pin_release(&a->pins[i]);
+    a->standing = false;
+    a->pin_name[0] = '\0';
+}
+
+/* ---- polling ---- */
+
+static const struct request_kind kinds[] = {
+    {"park/", obey_park}, {"resume/", obey_resume}, {"recopy/", obey_recopy},
+    {"pin/", obey_pin},   {"pause/", obey_pause},
+};
+
+static int obey(struct apply *a, const struct fact *request, struct err *e)
+{
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+        size_t n = strlen(kinds[i].prefix);
+
+        if (strncmp(request->key, kinds[i].prefix, n) == 0)
+            return kinds[i].obey(a, request->key + n, request, e);
+    }
+    return 0;
+}
+
+/* What was held for a request that is gone. */
+static void release_gone(struct apply *a, const struct fact *requests, size_t n)
+{
+    for (size_t i = 0; i < PINS_MAX; i++) {
+        bool there = false;
+
+        for (size_t j = 0; j < n && a->pins[i].name[0]; j++)
+            there = there || strcmp(requests[j].key, a->pins[i].name) == 0;
+        if (a->pins[i].name[0] && !there) {
+            a->db->engine->fact_delete(a->db, "answer", a->pins[i].name, NULL);
+            pin_release(&a->pins[i]);
+        }
+    }
+}
+
+/* A lane that is being loaded again, and whose chunks are all there, catches up from where it was
+ * taken off the stream. */
+static int finish_recopies(struct apply *a, struct err *e)
+{
+    struct arena arena = ARENA_INIT;
+    int status = 0;
+
+    for (size_t i = 0; status == 0 && i < a->tracks.n; i++) {
+        struct track *t = &a->tracks.v[i];
+        struct chunk_list chunks;
+        struct table_fact line;
+        size_t loaded = 0;
+
+        if (t->lane.state != LANE_LOADING)
+            continue;
+        if (table_fact_load(a->db, t->label, &arena, &line, e) < 0 ||
+            ledger_load(a->db, t->label, &arena, &chunks, e) < 0) {
+            status = -1;
+            break;
+        }
+        for (size_t j = 0; j < chunks.n; j++)
+            loaded += chunks.v[j].state == CHUNK_DONE ? 1 : 0;
+        if (line.nchunks == 0 || loaded < line.nchunks)
+            continue;
+        status = move_lane(a, t, LANE_CATCHING_UP, NULL, e);
+    }
+    arena_release(&arena);
+    return status;
+}
+
+/* Lanes have moved: the main stream looks again, from where it stands, to the pin it was going to.
+ */
+static int look_again(struct apply *a, struct err *e)
+{
+    struct cursor before = a->main;
+
+    if (!a->lanes_changed)
+        return 0;
+    a->lanes_changed = false;
+    if (apply_rewind(a, e) < 0)
+        return -1;
+    a->main.has_stop = before.has_stop;
+    a->main.stop = before.stop;
+    return 0;
+}
+
+int requests_poll(struct apply *a, struct err *e)
+{
+    struct fact *requests;
+    size_t n;
+    int status = 0;
+
+    if (a->db->engine->fact_scan(a->db, "request", "", &requests, &n, e) < 0)
+        return -1;
+    a->standing = false;
+    a->pin_wanted = false;
+    release_gone(a, requests, n);
+    for (size_t i = 0; status == 0 && i < n; i++)
+        status = obey(a, &requests[i], e);
+    if (status == 0)
+        status = finish_recopies(a, e);
+    facts_release(requests, n);
+    if (!a->pin_wanted) {
+        a->pin_name[0] = '\0';
+        a->main.has_stop = false;
+        a->main.stopped = false;
+    }
+    return status < 0 ? -1 : look_again(a, e);
+}
