@@ -7,9 +7,10 @@
  *
  * A segment's schema is the union of the record schemas that were declared when it began, so a
  * datum on disk is a branch number and the caller's bytes. Its metadata carry the generation of its
- * writer and the note in force. Records are opaque here: only the schema could tell where one datum
- * ends, so each record is a block of its own (about 20 bytes around it), and blocks are gathered to
- * `block_bytes` before they are written. A record's number is that of its segment plus its place.
+ * writer, the number of its first record, and the note in force. Records are opaque here: only the
+ * schema could tell where one datum ends, so each record is a block of its own (about 20 bytes
+ * around it), and blocks are gathered to `block_bytes` before they are written. A record's number
+ * is that of its segment plus its place.
  *
  * One normal course. append → pending blocks → (full, or flush) pwritev to the segment. flush:
  *   1. fdatasync(segment), and fsync(directory) the first time

@@ -74,41 +74,52 @@ static bool text_is(struct text t, const char *s)
 void segment_header_build(const struct segment_header *h, struct buf *out)
 {
     char generation[16];
+    char first[24];
     int n = snprintf(generation, sizeof(generation), "%" PRIu32, h->generation);
+    int m = snprintf(first, sizeof(first), "%" PRIu64, h->first);
 
     buf_add(out, magic, sizeof(magic));
-    add_long(out, h->note ? 4 : 3);
+    add_long(out, h->note ? 5 : 4);
     add_meta(out, "avro.schema", h->schema, h->schema_len);
     add_meta(out, "avro.codec", "null", 4);
     add_meta(out, "lockstep.generation", generation, (size_t)n);
+    add_meta(out, "lockstep.first", first, (size_t)m);
     if (h->note)
         add_meta(out, "lockstep.note", h->note, h->note_len);
     add_long(out, 0);
     buf_add(out, h->sync, SYNC_SIZE);
 }
 
-static bool parse_generation(struct text t, uint32_t *out)
+static bool parse_number(struct text t, uint64_t max, uint64_t *out)
 {
-    uint64_t v = 0;
-
-    if (t.len == 0 || t.len > 10)
+    *out = 0;
+    if (t.len == 0 || t.len > 20)
         return false;
     for (size_t i = 0; i < t.len; i++) {
-        if (t.s[i] < '0' || t.s[i] > '9')
+        uint64_t digit = (uint64_t)(t.s[i] - '0');
+
+        if (t.s[i] < '0' || t.s[i] > '9' || *out > (max - digit) / 10)
             return false;
-        v = v * 10 + (uint64_t)(t.s[i] - '0');
+        *out = *out * 10 + digit;
     }
-    *out = (uint32_t)v;
-    return v > 0 && v <= UINT32_MAX;
+    return true;
 }
 
 /* One entry of the metadata; unknown keys are left alone. NULL, or what is wrong. */
 static const char *take_meta(struct text key, struct text value, struct segment_header *h)
 {
+    uint64_t generation;
+
     if (text_is(key, "avro.codec"))
         return text_is(value, "null") ? NULL : "its codec is not null";
-    if (text_is(key, "lockstep.generation"))
-        return parse_generation(value, &h->generation) ? NULL : "its generation is not a number";
+    if (text_is(key, "lockstep.first"))
+        return parse_number(value, UINT64_MAX, &h->first) ? NULL : "its first is not a number";
+    if (text_is(key, "lockstep.generation")) {
+        if (!parse_number(value, UINT32_MAX, &generation))
+            return "its generation is not a number";
+        h->generation = (uint32_t)generation;
+        return NULL;
+    }
     if (text_is(key, "avro.schema")) {
         h->schema = value.s;
         h->schema_len = value.len;

@@ -23,6 +23,7 @@ struct segment_header {
     const char *schema; /* a JSON array: the union */
     size_t schema_len;
     uint32_t generation;
+    uint64_t first;   /* the number of its first record, as in its name */
     const char *note; /* NULL: none */
     size_t note_len;
     uint8_t sync[SYNC_SIZE];

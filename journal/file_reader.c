@@ -139,6 +139,10 @@ static int begin_segment(struct file_reader *r, struct err *e)
         damaged(r, 0, why, e);
         goto out;
     }
+    if (h.first != r->first) {
+        damaged(r, 0, "its header tells another first record than its name", e);
+        goto out;
+    }
     if (h.generation < r->generation) {
         damaged(r, 0, "its generation is lower than that of the segment before it", e);
         goto out;

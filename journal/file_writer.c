@@ -71,10 +71,11 @@ static int check_alive(const struct file_writer *w, struct err *e)
 
 /* ---- bytes to the segment ---- */
 
-/* A failed write is cut off again, so that the segment ends with a whole block. */
-static int write_failed(struct file_writer *w, int error, struct err *e)
+/* A failed write to the segment is cut off again, so that it ends with a whole block; one to the
+ * marks is done again at the next flush, into the same slots. */
+static int write_failed(struct file_writer *w, int fd, int error, struct err *e)
 {
-    if (ftruncate(w->fd, (off_t)w->end) < 0)
+    if (fd == w->fd && ftruncate(fd, (off_t)w->end) < 0)
         return fail_dead(w, "cutting off an unfinished write", errno, e);
     if (error != ENOSPC && error != EDQUOT)
         return fail_dead(w, "a write", error, e);
@@ -92,7 +93,7 @@ static int write_pending(struct file_writer *w, struct err *e)
         return 0;
     error = write_all(w->fd, &iov, 1, w->end);
     if (error)
-        return write_failed(w, error, e);
+        return write_failed(w, w->fd, error, e);
     w->end += w->pending.len;
     buf_reset(&w->pending, w->block_bytes * 2);
     return 0;
@@ -110,7 +111,7 @@ static int write_large(struct file_writer *w, const uint8_t *head, size_t head_l
     int error = write_all(w->fd, iov, 3, w->end);
 
     if (error)
-        return write_failed(w, error, e);
+        return write_failed(w, w->fd, error, e);
     w->end += head_len + datum->iov_len + SYNC_SIZE;
     return 0;
 }
@@ -136,12 +137,12 @@ static int publish(struct file_writer *w, struct mark *m, struct err *e)
     m->seq = w->mark.seq + 1;
     error = mark_write(&w->dir, MARK_RECOVERY, m);
     if (error)
-        return fail_dead(w, "writing the durable mark", error, e);
+        return write_failed(w, w->dir.marks, error, e);
     if (file_sys.fdatasync(w->dir.marks) < 0)
         return fail_dead(w, "syncing the durable mark", errno, e);
     error = mark_write(&w->dir, MARK_VISIBLE, m);
     if (error)
-        return fail_dead(w, "writing the durable mark", error, e);
+        return write_failed(w, w->dir.marks, error, e);
     w->mark = *m;
     return 0;
 }
@@ -221,7 +222,7 @@ static int end_segment(struct file_writer *w, struct err *e)
 
 static void build_header(struct file_writer *w, struct buf *out)
 {
-    struct segment_header h = {.generation = w->mark.generation};
+    struct segment_header h = {.generation = w->mark.generation, .first = w->next};
     struct buf schema;
 
     buf_init(&schema, BUF_MAX_TEXT);
@@ -271,7 +272,7 @@ static int start_segment(struct file_writer *w, struct err *e)
     iov = (struct iovec){.iov_base = header.data, .iov_len = header.len};
     error = write_all(w->fd, &iov, 1, 0);
     if (error) {
-        write_failed(w, error, e);
+        write_failed(w, w->fd, error, e);
         abandon_segment(w);
         goto out;
     }

@@ -1,0 +1,838 @@
+/* The file journal: faults of the disk, power loss, damage. What it promises to its callers is in
+ * tests/conformance/journal_test.c. */
+#include "journal/file_impl.h"
+
+#include "core/log.h"
+#include "core/run.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <inttypes.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define NAME "lockstep.t.A"
+#define SCHEMA                                                                                     \
+    "{\"type\":\"record\",\"name\":\"lockstep.t.A\",\"fields\":[{\"name\":\"v\",\"type\":"         \
+    "\"string\"}]}"
+
+struct fixture {
+    char root[64];
+    char dir[80];
+    char uri[96];
+    struct journal_options o;
+    struct err e;
+};
+
+#define ok(f, call)                                                                                \
+    do {                                                                                           \
+        if ((call) < 0)                                                                            \
+            fail_msg("%s: %s", #call, (f)->e.msg);                                                 \
+    } while (0)
+
+static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    return remove(path);
+}
+
+static void remove_tree(const char *path)
+{
+    nftw(path, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+}
+
+static void use_dir(struct fixture *f, const char *name)
+{
+    snprintf(f->dir, sizeof(f->dir), "%s/%s", f->root, name);
+    snprintf(f->uri, sizeof(f->uri), "file:%s", f->dir);
+}
+
+static int setup(void **state)
+{
+    struct fixture *f = calloc(1, sizeof(*f));
+
+    snprintf(f->root, sizeof(f->root), "/tmp/lockstep-file-XXXXXX");
+    assert_non_null(mkdtemp(f->root));
+    use_dir(f, "j");
+    f->o = (struct journal_options){.uri = f->uri, .segment_bytes = 1024, .block_bytes = 256};
+    *state = f;
+    return 0;
+}
+
+static const struct file_sys real_sys = {
+    .pwritev = pwritev, .fdatasync = fdatasync, .fsync = fsync};
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+
+    file_sys = real_sys;
+    remove_tree(f->root);
+    free(f);
+    return 0;
+}
+
+static int datum(uint64_t n, char out[80])
+{
+    return snprintf(out, 80, "record %" PRIu64 " %.*s", n, (int)(n % 40),
+                    "..........................................");
+}
+
+static struct journal_writer *writer(struct fixture *f, char **note)
+{
+    struct journal_writer *w;
+    char *got;
+
+    ok(f, journal_writer_open(&f->o, &w, &got, &f->e));
+    if (note)
+        *note = got;
+    else
+        free(got);
+    return w;
+}
+
+static int append_one(struct journal_writer *w, struct err *e)
+{
+    char text[80];
+    int len = datum(journal_next(w), text);
+    uint64_t number;
+    uint32_t id;
+
+    if (journal_schema(w, NAME, SCHEMA, &id, e) < 0)
+        return -1;
+    return journal_append(w, id, text, (size_t)len, &number, e);
+}
+
+static void append(struct fixture *f, struct journal_writer *w, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        ok(f, append_one(w, &f->e));
+}
+
+static void fill(struct fixture *f, unsigned count)
+{
+    struct journal_writer *w = writer(f, NULL);
+
+    append(f, w, count);
+    ok(f, journal_flush(w, &f->e));
+    journal_writer_close(w);
+}
+
+/* Reads to the end; the number behind the last record, or UINT64_MAX and f->e. */
+static uint64_t read_all(struct fixture *f, uint64_t from)
+{
+    struct journal_reader *r;
+    struct journal_record record;
+    int rc;
+
+    if (journal_reader_open(&f->o, from, &r, &f->e) < 0)
+        return UINT64_MAX;
+    while ((rc = journal_read(r, 0, &record, &f->e)) == 1) {
+        char text[80];
+        int len = datum(from, text);
+
+        assert_int_equal(record.number, from);
+        assert_int_equal(record.len, len);
+        assert_memory_equal(record.data, text, (size_t)len);
+        from++;
+    }
+    journal_reader_close(r);
+    return rc < 0 ? UINT64_MAX : from;
+}
+
+static void expect_damage(struct fixture *f, uint64_t from, const char *says)
+{
+    assert_true(read_all(f, from) == UINT64_MAX);
+    assert_int_equal(f->e.class, ERR_FATAL);
+    if (!strstr(f->e.msg, says))
+        fail_msg("\"%s\" does not say \"%s\"", f->e.msg, says);
+}
+
+/* ---- files ---- */
+
+static char *slurp(const char *path, size_t *len)
+{
+    FILE *file = fopen(path, "rb");
+    char *data = malloc(1 << 20);
+
+    assert_non_null(file);
+    *len = fread(data, 1, 1 << 20, file);
+    fclose(file);
+    return data;
+}
+
+static void spill(const char *path, const char *data, size_t len)
+{
+    FILE *file = fopen(path, "wb");
+
+    assert_non_null(file);
+    assert_int_equal(fwrite(data, 1, len, file), len);
+    fclose(file);
+}
+
+static void segment_path(const struct fixture *f, uint64_t first, char out[160])
+{
+    char name[SEGMENT_NAME_SIZE];
+
+    segment_name(first, name);
+    snprintf(out, 160, "%s/%s", f->dir, name);
+}
+
+static void durable_path(const struct fixture *f, char out[160])
+{
+    snprintf(out, 160, "%s/durable", f->dir);
+}
+
+static struct segment_list list(struct fixture *f)
+{
+    struct segment_list l;
+    struct file_dir d;
+
+    assert_int_equal(file_dir_open(&f->o, &d, &f->e), 1);
+    ok(f, segment_list_read(&d, &l, &f->e));
+    file_dir_close(&d);
+    return l;
+}
+
+static struct mark visible(struct fixture *f)
+{
+    struct file_dir d;
+    struct mark m;
+
+    assert_int_equal(file_dir_open(&f->o, &d, &f->e), 1);
+    assert_int_equal(mark_read(&d, MARK_VISIBLE, &m, &f->e), 1);
+    file_dir_close(&d);
+    return m;
+}
+
+/* ---- faults: the Nth call fails, once ---- */
+
+enum call { CALL_WRITE, CALL_DATASYNC, CALL_SYNC };
+static struct {
+    enum call call;
+    int nth;   /* counts down; 0: it happened */
+    int error; /* 0: a short write */
+} fault;
+
+static bool fault_hits(enum call call)
+{
+    return call == fault.call && fault.nth > 0 && --fault.nth == 0;
+}
+
+static ssize_t faulty_pwritev(int fd, const struct iovec *iov, int n, off_t offset)
+{
+    struct iovec half = iov[0];
+
+    if (!fault_hits(CALL_WRITE))
+        return pwritev(fd, iov, n, offset);
+    half.iov_len = (half.iov_len + 1) / 2;
+    if (fault.error) {
+        /* Part of it reaches the file all the same. */
+        assert_true(pwritev(fd, &half, 1, offset) > 0);
+        errno = fault.error;
+        return -1;
+    }
+    return pwritev(fd, &half, 1, offset);
+}
+
+static int faulty_fdatasync(int fd)
+{
+    if (!fault_hits(CALL_DATASYNC))
+        return fdatasync(fd);
+    errno = fault.error;
+    return -1;
+}
+
+static int faulty_fsync(int fd)
+{
+    if (!fault_hits(CALL_SYNC))
+        return fsync(fd);
+    errno = fault.error;
+    return -1;
+}
+
+struct progress {
+    uint64_t durable;
+    long note; /* the last one flushed */
+    bool fatal;
+};
+
+static int once_more(struct journal_writer *w, int (*what)(struct journal_writer *, struct err *),
+                     struct err *e)
+{
+    if (what(w, e) == 0)
+        return 0;
+    /* A full disk heals by itself; everything else is final. */
+    if (e->class == ERR_RETRY && fault.error == ENOSPC)
+        return what(w, e);
+    return -1;
+}
+
+static void work(struct fixture *f, struct journal_writer *w, struct progress *p)
+{
+    for (unsigned i = 0; i < 60 && !p->fatal; i++) {
+        char note[32];
+
+        snprintf(note, sizeof(note), "n%" PRIu64, journal_next(w));
+        if (i % 4 != 3) {
+            p->fatal = once_more(w, append_one, &f->e) < 0;
+            continue;
+        }
+        ok(f, journal_note(w, note, &f->e));
+        p->fatal = once_more(w, journal_flush, &f->e) < 0;
+        if (!p->fatal)
+            p->note = atol(note + 1);
+    }
+    p->durable = journal_durable(w);
+    if (p->fatal) {
+        assert_int_equal(f->e.class, ERR_FATAL);
+        assert_int_equal(append_one(w, &f->e), -1);
+        assert_int_equal(f->e.class, ERR_FATAL);
+        assert_int_equal(journal_flush(w, &f->e), -1);
+    }
+}
+
+/* What the next writer and readers find must hold whatever was reported before. */
+static void check_after(struct fixture *f, const struct progress *p)
+{
+    char *note;
+    struct journal_writer *w = writer(f, &note);
+    long noted = note ? atol(note + 1) : 0;
+
+    assert_true(journal_next(w) >= p->durable);
+    assert_true(noted >= p->note);
+    assert_true((uint64_t)noted <= journal_next(w));
+    free(note);
+    append(f, w, 2);
+    ok(f, journal_flush(w, &f->e));
+    assert_int_equal(read_all(f, 0), journal_next(w));
+    journal_writer_close(w);
+}
+
+static int run_fault(struct fixture *f, enum call call, int nth, int error)
+{
+    struct progress p = {0};
+    struct journal_writer *w;
+    char *note;
+    int missed;
+
+    remove_tree(f->dir);
+    fault.call = call;
+    fault.nth = nth;
+    fault.error = error;
+    file_sys = (struct file_sys){faulty_pwritev, faulty_fdatasync, faulty_fsync};
+    if (journal_writer_open(&f->o, &w, &note, &f->e) == 0) {
+        work(f, w, &p);
+        journal_writer_close(w);
+    }
+    missed = fault.nth > 0;
+    if (!missed && error && error != ENOSPC)
+        assert_true(p.fatal || p.durable == 0);
+    if (missed || (!p.fatal && p.durable))
+        assert_int_equal(p.durable, 45);
+    file_sys = real_sys;
+    check_after(f, &p);
+    return missed;
+}
+
+static void test_every_call_fails(void **state)
+{
+    static const struct {
+        enum call call;
+        int error;
+        int least;
+    } faults[] = {{CALL_WRITE, EIO, 30},    {CALL_WRITE, ENOSPC, 30},    {CALL_WRITE, 0, 30},
+                  {CALL_DATASYNC, EIO, 20}, {CALL_DATASYNC, ENOSPC, 20}, {CALL_SYNC, EIO, 2}};
+
+    for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++) {
+        int nth = 1;
+
+        /* A sync that fails for want of space is as final as any other. */
+        while (!run_fault(*state, faults[i].call, nth, faults[i].error))
+            nth++;
+        if (nth < faults[i].least)
+            fail_msg("fault %zu was tried at %d calls only", i, nth);
+    }
+}
+
+static void test_disk_full(void **state)
+{
+    struct fixture *f = *state;
+    struct journal_writer *w = writer(f, NULL);
+    char path[160];
+    struct stat before;
+    struct stat after;
+
+    append(f, w, 2);
+    ok(f, journal_flush(w, &f->e));
+    segment_path(f, 0, path);
+    assert_int_equal(stat(path, &before), 0);
+    append(f, w, 2);
+    fault.call = CALL_WRITE;
+    fault.nth = 1;
+    fault.error = ENOSPC;
+    file_sys.pwritev = faulty_pwritev;
+    assert_int_equal(journal_flush(w, &f->e), -1);
+    assert_int_equal(f->e.class, ERR_RETRY);
+    assert_non_null(strstr(f->e.msg, "the disk is full"));
+    assert_int_equal(stat(path, &after), 0);
+    assert_int_equal(before.st_size, after.st_size);
+    ok(f, journal_flush(w, &f->e));
+    assert_int_equal(read_all(f, 0), 4);
+    journal_writer_close(w);
+}
+
+/* ---- power loss ---- */
+
+/* The disk as the kernel last promised it: a file's bytes as of its last sync, names as of the last
+ * sync of the directory. At every call the power goes, in two ways: the marks' file as synced, or
+ * as written (the kernel may have written it back early). The segments are as synced. */
+static struct {
+    struct fixture *f;
+    char shadow[80];
+    uint64_t losses;
+    long note; /* of the last flush that returned */
+} power;
+
+static void copy_file(const char *from, const char *to)
+{
+    size_t len;
+    char *data = slurp(from, &len);
+
+    spill(to, data, len);
+    free(data);
+}
+
+static void path_of(int fd, char out[256])
+{
+    char link[64];
+    ssize_t n;
+
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    n = readlink(link, out, 255);
+    assert_true(n > 0);
+    out[n] = '\0';
+}
+
+/* Opens what a power loss leaves behind: nothing that a reader has seen may be missing. */
+static void lose_power(bool marks_written)
+{
+    struct fixture *f = power.f;
+    struct fixture after = *f;
+    struct file_sys hooks = file_sys;
+    struct mark seen = visible(f);
+    struct journal_writer *w;
+    char command[512];
+    char path[160];
+    char *note;
+
+    file_sys = real_sys;
+    after.o.uri = after.uri;
+    use_dir(&after, "after");
+    snprintf(command, sizeof(command), "rm -rf %s && cp -r %s %s", after.dir, power.shadow,
+             after.dir);
+    assert_int_equal(system(command), 0);
+    if (marks_written) {
+        char live[160];
+
+        durable_path(f, live);
+        durable_path(&after, path);
+        copy_file(live, path);
+    }
+    w = writer(&after, &note);
+    assert_true(journal_next(w) >= seen.next);
+    assert_true(!note || (uint64_t)atol(note + 1) <= journal_next(w));
+    assert_true((note ? atol(note + 1) : 0) >= power.note);
+    free(note);
+    assert_int_equal(read_all(&after, 0), journal_next(w));
+    journal_writer_close(w);
+    file_sys = hooks;
+    power.losses++;
+}
+
+static ssize_t watched_pwritev(int fd, const struct iovec *iov, int n, off_t offset)
+{
+    ssize_t done = pwritev(fd, iov, n, offset);
+
+    lose_power(false);
+    lose_power(true);
+    return done;
+}
+
+static int watched_fdatasync(int fd)
+{
+    char path[256];
+    char to[400];
+
+    lose_power(false);
+    lose_power(true);
+    path_of(fd, path);
+    snprintf(to, sizeof(to), "%s%s", power.shadow, strrchr(path, '/'));
+    copy_file(path, to);
+    return 0;
+}
+
+static void test_power_loss(void **state)
+{
+    struct fixture *f = *state;
+    struct journal_writer *w = writer(f, NULL);
+    char from[160];
+    char to[160];
+
+    power.f = f;
+    power.losses = 0;
+    power.note = 0;
+    snprintf(power.shadow, sizeof(power.shadow), "%s/shadow", f->root);
+    assert_int_equal(mkdir(power.shadow, 0700), 0);
+    durable_path(f, from);
+    snprintf(to, sizeof(to), "%s/durable", power.shadow);
+    copy_file(from, to);
+    file_sys.pwritev = watched_pwritev;
+    file_sys.fdatasync = watched_fdatasync;
+    for (unsigned i = 0; i < 9; i++) {
+        char note[32];
+
+        append(f, w, 5);
+        snprintf(note, sizeof(note), "n%" PRIu64, journal_next(w));
+        ok(f, journal_note(w, note, &f->e));
+        ok(f, journal_flush(w, &f->e));
+        power.note = atol(note + 1);
+    }
+    assert_true(power.losses > 80);
+    file_sys = real_sys;
+    journal_writer_close(w);
+}
+
+/* ---- torn tails ---- */
+
+static void test_torn_behind_the_mark(void **state)
+{
+    struct fixture *f = *state;
+    struct journal_writer *w;
+    struct mark m;
+    size_t len;
+    char *data;
+    char path[160];
+
+    f->o.segment_bytes = 0;
+    w = writer(f, NULL);
+    append(f, w, 3);
+    ok(f, journal_flush(w, &f->e));
+    append(f, w, 12); /* reaches the file in blocks, not flushed */
+    m = visible(f);
+    segment_path(f, 0, path);
+    data = slurp(path, &len);
+    journal_writer_close(w);
+    assert_true(len > m.offset + 200);
+    for (size_t cut = m.offset; cut <= len; cut++) {
+        spill(path, data, cut);
+        w = writer(f, NULL);
+        assert_int_equal(journal_next(w), 3);
+        journal_writer_close(w);
+        assert_int_equal(read_all(f, 0), 3);
+    }
+    /* Below the mark nothing may be missing. */
+    for (size_t cut = 0; cut < m.offset; cut++) {
+        char *note;
+
+        spill(path, data, cut);
+        assert_int_equal(journal_writer_open(&f->o, &w, &note, &f->e), -1);
+        assert_int_equal(f->e.class, ERR_FATAL);
+        assert_non_null(strstr(f->e.msg, path));
+        expect_damage(f, 0, "durable bytes are missing");
+    }
+    free(data);
+}
+
+/* Without the marks the whole blocks count: every length of the last segment. */
+static void test_torn_without_marks(void **state)
+{
+    struct fixture *f = *state;
+    struct journal_writer *w;
+    char durable[160];
+    char path[160];
+    uint64_t next = 0;
+    size_t ends[16];
+    size_t nends = 0;
+    size_t len;
+    char *data;
+
+    fill(f, 4); /* segment 0 */
+    w = writer(f, NULL);
+    ok(f, journal_note(w, "kept in the header", &f->e));
+    ok(f, journal_flush(w, &f->e));
+    for (unsigned i = 0; i < 5; i++) {
+        append(f, w, 1);
+        ok(f, journal_flush(w, &f->e));
+        ends[nends++] = visible(f).offset;
+    }
+    journal_writer_close(w);
+    segment_path(f, 4, path);
+    durable_path(f, durable);
+    data = slurp(path, &len);
+    assert_int_equal(len, ends[nends - 1]);
+    for (size_t cut = 0; cut <= len; cut++) {
+        char *note;
+
+        next = 4;
+        for (size_t i = 0; i < nends; i++)
+            next += cut >= ends[i];
+        spill(path, data, cut);
+        unlink(durable);
+        w = writer(f, &note);
+        assert_int_equal(journal_next(w), next);
+        assert_int_equal(journal_writer_generation(w) > 1, 1);
+        assert_true(next == 4 ? note == NULL || cut < len : note != NULL);
+        if (note)
+            assert_string_equal(note, "kept in the header");
+        free(note);
+        journal_writer_close(w);
+        assert_int_equal(read_all(f, 0), next);
+    }
+    assert_int_equal(next, 9);
+    free(data);
+}
+
+static void test_one_mark_torn(void **state)
+{
+    struct fixture *f = *state;
+    char path[160];
+    size_t len;
+    char *data;
+
+    fill(f, 3);
+    fill(f, 3);
+    durable_path(f, path);
+    data = slurp(path, &len);
+    assert_int_equal(len, 4 * MARK_SLOT);
+    for (size_t at = 0; at < len; at += 101) {
+        struct journal_writer *w;
+
+        data[at] ^= 0x20;
+        spill(path, data, len);
+        w = writer(f, NULL); /* the recovery mark or the visible one tells all */
+        assert_int_equal(journal_next(w), 6);
+        journal_writer_close(w);
+        assert_int_equal(read_all(f, 0), 6);
+        data[at] ^= 0x20;
+    }
+    free(data);
+}
+
+/* ---- damage ---- */
+
+static void test_gap(void **state)
+{
+    struct fixture *f = *state;
+    struct segment_list l;
+    char path[160];
+
+    fill(f, 100);
+    l = list(f);
+    assert_true(l.n > 4);
+    segment_path(f, l.first[2], path);
+    assert_int_equal(unlink(path), 0);
+    expect_damage(f, 0, "gap");
+    expect_damage(f, l.first[1] + 1, path);
+    expect_damage(f, l.first[2] + 1, path);
+    assert_int_equal(read_all(f, l.first[3]), 100);
+    segment_list_release(&l);
+}
+
+/* A segment that holds other records than its name and its neighbours say. */
+static void test_wrong_segment(void **state)
+{
+    struct fixture *f = *state;
+    struct segment_list l;
+    char first[160];
+    char second[160];
+    char other[160];
+    char *data;
+    size_t len;
+
+    fill(f, 100);
+    l = list(f);
+    segment_path(f, 0, first);
+    segment_path(f, l.first[1], second);
+    segment_path(f, l.first[1] + 1, other);
+    assert_int_equal(rename(second, other), 0);
+    expect_damage(f, 0, "gap");
+    assert_int_equal(rename(other, second), 0);
+    data = slurp(first, &len);
+    copy_file(second, first);
+    expect_damage(f, 0, "another first record");
+    /* One that ends too early, with a whole block. */
+    spill(first, data, len);
+    assert_int_equal(read_all(f, 0), 100);
+    assert_int_equal(datum(l.first[1] - 1, other) + 3 + (int)SYNC_SIZE < (int)len, 1);
+    spill(first, data, len - (size_t)datum(l.first[1] - 1, other) - 3 - SYNC_SIZE);
+    expect_damage(f, 0, "gap");
+    segment_list_release(&l);
+    free(data);
+}
+
+static void test_falling_generation(void **state)
+{
+    struct fixture *f = *state;
+    char path[160];
+    char *data;
+    char *at;
+    size_t len;
+
+    fill(f, 4);
+    fill(f, 4);
+    segment_path(f, 0, path);
+    data = slurp(path, &len);
+    at = memmem(data, len, "lockstep.generation", 19);
+    assert_non_null(at);
+    assert_int_equal(at[20], '1');
+    at[20] = '9';
+    spill(path, data, len);
+    segment_path(f, 4, path);
+    expect_damage(f, 0, path);
+    assert_non_null(strstr(f->e.msg, "generation is lower"));
+    free(data);
+}
+
+static void test_every_byte_damaged(void **state)
+{
+    struct fixture *f = *state;
+    unsigned noticed = 0;
+    char path[160];
+    size_t len;
+    char *data;
+
+    fill(f, 6);
+    segment_path(f, 0, path);
+    data = slurp(path, &len);
+    for (size_t at = 0; at < len; at++) {
+        struct journal_reader *r;
+        struct journal_record record;
+        int rc = -1;
+
+        data[at] ^= (char)(at % 255 + 1);
+        spill(path, data, len);
+        if (journal_reader_open(&f->o, 0, &r, &f->e) == 0) {
+            do
+                rc = journal_read(r, 0, &record, &f->e);
+            while (rc == 1);
+            journal_reader_close(r);
+        }
+        noticed += rc < 0;
+        if (rc < 0) {
+            assert_int_equal(f->e.class, ERR_FATAL);
+            assert_non_null(strstr(f->e.msg, "offset"));
+        }
+        data[at] ^= (char)(at % 255 + 1);
+    }
+    assert_true(noticed > len / 3);
+    free(data);
+}
+
+/* ---- sizes ---- */
+
+static void test_segment_sizes(void **state)
+{
+    struct fixture *f = *state;
+    struct segment_list l;
+
+    fill(f, 300);
+    l = list(f);
+    for (size_t i = 0; i < l.n; i++) {
+        char path[160];
+        struct stat st;
+
+        segment_path(f, l.first[i], path);
+        assert_int_equal(stat(path, &st), 0);
+        assert_true(st.st_size <= 1024);
+        assert_true(st.st_size > 700 || i + 1 == l.n);
+    }
+    segment_list_release(&l);
+}
+
+#define LARGE ((size_t)64 * 1024 * 1024)
+
+static long peak_kib(void)
+{
+    struct rusage usage;
+
+    getrusage(RUSAGE_SELF, &usage);
+    return usage.ru_maxrss;
+}
+
+/* In a process of its own: 0 if a large record costs little more than itself. */
+static int large_record_memory(struct fixture *f)
+{
+    struct journal_writer *w = writer(f, NULL);
+    struct journal_record record;
+    struct journal_reader *r;
+    uint64_t number;
+    uint32_t id;
+    char *large = malloc(LARGE);
+    long before;
+
+    append(f, w, 1);
+    memset(large, 'x', LARGE);
+    before = peak_kib();
+    if (journal_schema(w, NAME, SCHEMA, &id, &f->e) < 0 ||
+        journal_append(w, id, large, LARGE, &number, &f->e) < 0 || journal_flush(w, &f->e) < 0)
+        return 1;
+    free(large);
+    if (journal_reader_open(&f->o, 1, &r, &f->e) < 0)
+        return 2;
+    if (journal_read(r, 0, &record, &f->e) != 1 || record.len != LARGE)
+        return 3;
+    journal_reader_close(r);
+    journal_writer_close(w);
+    return peak_kib() - before > 8 * 1024 ? 4 : 0;
+}
+
+static void test_large_record_memory(void **state)
+{
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    skip();
+#endif
+    struct fixture *f = *state;
+    pid_t child;
+    int status = -1;
+
+    f->o.segment_bytes = 0;
+    f->o.block_bytes = 0;
+    child = fork();
+    if (child == 0)
+        _exit(large_record_memory(f));
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+int main(void)
+{
+#define TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(test_every_call_fails),
+        TEST(test_disk_full),
+        TEST(test_power_loss),
+        TEST(test_torn_behind_the_mark),
+        TEST(test_torn_without_marks),
+        TEST(test_one_mark_torn),
+        TEST(test_gap),
+        TEST(test_wrong_segment),
+        TEST(test_falling_generation),
+        TEST(test_every_byte_damaged),
+        TEST(test_segment_sizes),
+        TEST(test_large_record_memory),
+    };
+
+    log_set_level(LOG_ERROR);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
