@@ -1,0 +1,22 @@
+BEGIN;
+DELETE FROM t WHERE id <= 500;
+INSERT INTO t SELECT i, 'new', NULL FROM generate_series(1, 500) i;
+COMMIT;
+DELETE FROM t WHERE id BETWEEN 501 AND 800;
+INSERT INTO t SELECT i, 'later', 1 FROM generate_series(501, 800) i;
+-- Born and gone within one transaction; and gone, born, changed, gone.
+BEGIN;
+INSERT INTO t VALUES (9001, 'brief');
+UPDATE t SET v = 'briefly changed' WHERE id = 9001;
+DELETE FROM t WHERE id = 9001;
+DELETE FROM t WHERE id = 900;
+INSERT INTO t VALUES (900, 'twice', 2);
+UPDATE t SET n = 3 WHERE id = 900;
+DELETE FROM t WHERE id = 900;
+COMMIT;
+BEGIN;
+DELETE FROM t WHERE id = 901;
+INSERT INTO t VALUES (901, 'a', 2);
+DELETE FROM t WHERE id = 901;
+INSERT INTO t VALUES (901, 'b', 3);
+COMMIT;

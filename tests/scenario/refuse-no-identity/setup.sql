@@ -1,0 +1,5 @@
+CREATE TABLE t (id int PRIMARY KEY, v text);
+INSERT INTO t VALUES (1, 'x');
+CREATE TABLE nokey (v int);
+CREATE TABLE nothing (id int PRIMARY KEY);
+ALTER TABLE nothing REPLICA IDENTITY NOTHING;

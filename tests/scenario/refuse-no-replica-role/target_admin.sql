@@ -1,0 +1,5 @@
+DO $$ BEGIN
+    CREATE ROLE plain LOGIN PASSWORD 'plain-secret';
+EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+GRANT CREATE ON DATABASE "@DATABASE@" TO plain;
+GRANT CREATE ON SCHEMA public TO plain;

@@ -1,0 +1,1 @@
+CREATE TABLE foreign_table (id int PRIMARY KEY);

@@ -1,0 +1,3 @@
+CREATE TABLE t (id int PRIMARY KEY, v text);
+INSERT INTO t VALUES (1, 'x');
+CREATE UNLOGGED TABLE fleeting (id int PRIMARY KEY);

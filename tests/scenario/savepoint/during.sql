@@ -1,0 +1,30 @@
+BEGIN;
+UPDATE t SET v = v + 10000 WHERE id = 1;
+SAVEPOINT a;
+UPDATE t SET v = -id;
+INSERT INTO t VALUES (5001, 5001);
+SAVEPOINT b;
+DELETE FROM t;
+ROLLBACK TO b;
+INSERT INTO t VALUES (5002, 5002);
+ROLLBACK TO a;
+INSERT INTO t VALUES (5003, 5003);
+SAVEPOINT c;
+UPDATE t SET v = 5004 WHERE id = 5003;
+RELEASE c;
+COMMIT;
+BEGIN;
+DELETE FROM t;
+ROLLBACK;
+DO $$
+BEGIN
+    FOR i IN 1..200 LOOP
+        BEGIN
+            UPDATE t SET v = v + 100000 WHERE id = i;
+            IF i % 2 = 0 THEN
+                RAISE EXCEPTION 'undone';
+            END IF;
+        EXCEPTION WHEN raise_exception THEN NULL;
+        END;
+    END LOOP;
+END $$;

@@ -1,0 +1,14 @@
+UPDATE t SET id = -id WHERE id % 3 = 0;
+UPDATE t SET id = id + 10000, small = 5 WHERE id > 0 AND id % 5 = 0;
+BEGIN;
+UPDATE t SET small = 1 WHERE id = 1;
+UPDATE t SET id = 20001 WHERE id = 1;
+UPDATE t SET small = 2 WHERE id = 20001;
+UPDATE t SET id = 1 WHERE id = 2;
+UPDATE t SET id = 2 WHERE id = 20001;
+COMMIT;
+BEGIN;
+UPDATE t SET id = 30001 WHERE id = 4;
+DELETE FROM t WHERE id = 30001;
+INSERT INTO t VALUES (4, 4, 'reborn');
+COMMIT;

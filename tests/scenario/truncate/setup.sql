@@ -1,0 +1,10 @@
+CREATE TABLE a (id int PRIMARY KEY, v int);
+CREATE TABLE b (id int PRIMARY KEY, a int REFERENCES a);
+CREATE TABLE c (id int PRIMARY KEY);
+CREATE TABLE p (id int, d int, PRIMARY KEY (id, d)) PARTITION BY LIST (d);
+CREATE TABLE p1 PARTITION OF p FOR VALUES IN (1);
+CREATE TABLE p2 PARTITION OF p FOR VALUES IN (2);
+INSERT INTO a SELECT i, i FROM generate_series(1, 2000) i;
+INSERT INTO b SELECT i, i FROM generate_series(1, 2000) i;
+INSERT INTO c SELECT i FROM generate_series(1, 2000) i;
+INSERT INTO p SELECT i, 1 + i % 2 FROM generate_series(1, 2000) i;

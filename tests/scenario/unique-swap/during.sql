@@ -1,0 +1,25 @@
+UPDATE later SET u = CASE u WHEN 1 THEN 2 ELSE 1 END WHERE u IN (1, 2);
+BEGIN;
+SET CONSTRAINTS later_u DEFERRED;
+UPDATE later SET u = 4 WHERE id = 3;
+UPDATE later SET u = 5 WHERE id = 4;
+UPDATE later SET u = 3 WHERE id = 5;
+COMMIT;
+UPDATE later SET u = u + 1;
+BEGIN;
+UPDATE at_once SET u = 'x' WHERE id = 1;
+UPDATE at_once SET u = 'u1' WHERE id = 2;
+UPDATE at_once SET u = 'u2' WHERE id = 1;
+COMMIT;
+-- A value is freed by a delete and taken by an insert, and by an update, in one transaction.
+BEGIN;
+DELETE FROM at_once WHERE id = 3;
+INSERT INTO at_once VALUES (2003, 'u3', 1);
+DELETE FROM at_once WHERE id = 4;
+UPDATE at_once SET u = 'u4' WHERE id = 5;
+COMMIT;
+BEGIN;
+UPDATE bare SET u = -u WHERE id IN (1, 2);
+UPDATE bare SET u = 2 WHERE id = 1;
+UPDATE bare SET u = 1 WHERE id = 2;
+COMMIT;
