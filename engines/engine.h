@@ -101,6 +101,8 @@ struct check_request {
     const char *pg_bindir; /* may be NULL */
     int source_version;    /* for SIDE_TARGET */
     bool started;          /* the migration already runs: no emptiness or free-slot checks */
+    struct db *source;     /* for SIDE_TARGET: DB_CONTROL on the source (is it the same database?
+                              which extensions?), or NULL: not asked */
 };
 
 /* ---- schema ---- */
@@ -135,6 +137,7 @@ struct schema_request {
     const char *snapshot; /* to read under, or NULL */
     const struct selection *selection;
     const struct table_list *tables;
+    struct db *target; /* DB_CONTROL: what exists there already is left out; NULL: it is empty */
     int target_version;
     const char *bindir;  /* pg_bindir, or NULL */
     const char *workdir; /* for the dump file */
