@@ -9,6 +9,7 @@
 #include "schemas/avro/natural.h"
 #include "schemas/avro/schema.h"
 
+#include <avro.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -93,8 +94,6 @@ static struct known *known_new(struct decoder *dec, uint64_t id, const char *tex
         err_set(e, ERR_FATAL, "a record's schema is not valid: %s", avro_strerror());
         goto fail;
     }
-    if (schema_check(k->schema, k->layout, k->table, e) < 0)
-        goto fail;
     k->iface = avro_generic_class_from_schema(k->schema);
     invariant(k->iface && avro_generic_value_new(k->iface, &k->value) == 0);
     k->next = dec->buckets[id % BUCKETS];
@@ -167,7 +166,7 @@ static void walk_union(struct reader *r, avro_schema_t s)
         walk(r, avro_schema_union_branch(s, (int)n));
 }
 
-/* The depth is bounded: schema_check() has let no recursive schema in. */
+/* The depth is bounded: schema_read() lets no recursive schema in. */
 static void walk(struct reader *r, avro_schema_t s)
 {
     int64_t n;
@@ -304,10 +303,10 @@ static int epoch_field(const avro_value_t *record, size_t index, uint32_t *out, 
 
 static bool get_natural(avro_value_t *v, struct natural *n)
 {
-    const void *data;
-    int32_t i32;
-    float f;
-    int flag;
+    const void *data = NULL;
+    int32_t i32 = 0;
+    float f = 0;
+    int flag = 0;
 
     switch (avro_value_get_type(v)) {
     case AVRO_BOOLEAN:
@@ -356,7 +355,7 @@ static int read_column(struct arena *a, const struct table *t, const struct colu
     struct natural n;
     avro_value_t v;
     const void *data = NULL;
-    size_t len;
+    size_t len = 0;
 
     if (!current(u, &v))
         return 0;

@@ -10,6 +10,7 @@
 #include "schemas/avro/natural.h"
 #include "schemas/avro/schema.h"
 
+#include <avro.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -84,9 +84,24 @@ static bool parse_float(const struct column *c, const char *text, size_t len, st
     return end == copy + len;
 }
 
+/* Below these no text of so few digits lies exactly half-way between two numbers. */
+#define HALFWAY_DOUBLE 0x1p52
+#define HALFWAY_FLOAT 0x1p22
+
+/* A text that lies exactly half-way to a neighbour reads back too (ties go to even), but PostgreSQL
+ * does not print it: its shortest form lies strictly inside. */
 static bool float_reads_back(bool single, double d, const char *text)
 {
-    return single ? strtof(text, NULL) == (float)d : strtod(text, NULL) == d;
+    long double below, above, exact;
+
+    if (single ? strtof(text, NULL) != (float)d : strtod(text, NULL) != d)
+        return false;
+    if (d < (single ? HALFWAY_FLOAT : HALFWAY_DOUBLE))
+        return true;
+    below = single ? (double)nextafterf((float)d, 0) : nextafter(d, 0);
+    above = single ? (double)nextafterf((float)d, INFINITY) : nextafter(d, INFINITY);
+    exact = strtold(text, NULL);
+    return exact != (below + (long double)d) / 2 && exact != (above + (long double)d) / 2;
 }
 
 /* The shortest decimal form that reads back as the same number, as "d.ddde±dd". A number of up to

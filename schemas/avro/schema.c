@@ -75,12 +75,11 @@ static const char *const order_names[] = {
 
 /* ---- writing ---- */
 
-/* "lockstep.shop.public.orders", or with a nested type behind it. */
-static void full_name(struct buf *out, enum layout layout, const char *migration,
+/* "lockstep.shop.public.orders", or with a nested type behind it; prefix: "lockstep.shop". */
+static void full_name(struct buf *out, enum layout layout, const char *prefix,
                       const struct table *t, const char *inner)
 {
-    buf_adds(out, "lockstep.");
-    name_escape(out, migration);
+    buf_adds(out, prefix);
     if (layout == LAYOUT_CHANGE) {
         buf_addc(out, '.');
         name_escape(out, t->schema);
@@ -209,7 +208,7 @@ static json_t *value_record(const char *name, const struct table *t)
 
 struct writing {
     enum layout layout;
-    const char *migration;
+    const char *prefix;
     const struct table *table;
     bool value_defined;
 };
@@ -222,7 +221,7 @@ static json_t *row_type(struct writing *w)
     json_t *type;
 
     buf_init(&name, BUF_MAX_TEXT);
-    full_name(&name, w->layout, w->migration, w->table, "Value");
+    full_name(&name, w->layout, w->prefix, w->table, "Value");
     type = w->value_defined ? json_string(name.data) : value_record(name.data, w->table);
     w->value_defined = true;
     buf_release(&name);
@@ -235,7 +234,7 @@ static json_t *nested_type(struct writing *w, const struct record_spec *spec)
     json_t *record;
 
     buf_init(&name, BUF_MAX_TEXT);
-    full_name(&name, w->layout, w->migration, w->table, spec->name);
+    full_name(&name, w->layout, w->prefix, w->table, spec->name);
     record = named_record(name.data);
     json_object_set_new(record, "fields", fields_schema(w, spec->fields, spec->n));
     buf_release(&name);
@@ -294,38 +293,53 @@ static int table_properties(json_t *record, const struct table *t)
            set_text(record, "lockstep.identity", identity_names[t->identity]);
 }
 
+/* The whole schema, a new reference; NULL: a name is not UTF-8. */
+static json_t *record_schema(enum layout layout, const char *prefix, const struct table *t,
+                             struct err *e)
+{
+    struct writing w = {layout, prefix, t, false};
+    struct buf full;
+    json_t *record;
+    json_t *fields = NULL;
+
+    buf_init(&full, BUF_MAX_TEXT);
+    full_name(&full, layout, prefix, t, NULL);
+    record = named_record(full.data);
+    buf_release(&full);
+    if (!t || table_properties(record, t) == 0)
+        fields = fields_schema(&w, layouts[layout].fields, layouts[layout].n);
+    if (!fields) {
+        err_set(e, ERR_DATA, "table %s: a name or type in it is not valid UTF-8", table_label(t));
+        json_decref(record);
+        return NULL;
+    }
+    json_object_set_new(record, "fields", fields);
+    return record;
+}
+
 int schema_write(enum layout layout, const char *migration, const struct table *t, char **name,
                  char **text, struct err *e)
 {
-    struct writing w = {layout, migration, t, false};
+    struct buf prefix;
     struct buf full;
     json_t *record;
-    json_t *fields;
-    int rc = -1;
 
     *name = *text = NULL;
+    buf_init(&prefix, BUF_MAX_TEXT);
     buf_init(&full, BUF_MAX_TEXT);
-    full_name(&full, layout, migration, t, NULL);
-    record = named_record(full.data);
-    if (t && table_properties(record, t)) {
-        err_set(e, ERR_DATA, "the name of table %s is not valid UTF-8", table_label(t));
-        goto out;
+    buf_adds(&prefix, "lockstep.");
+    name_escape(&prefix, migration);
+    full_name(&full, layout, prefix.data, t, NULL);
+    record = record_schema(layout, prefix.data, t, e);
+    if (record) {
+        *text = json_dumps(record, JSON_PRESERVE_ORDER | JSON_COMPACT);
+        *name = strdup(full.data);
+        invariant(*text && *name);
     }
-    fields = fields_schema(&w, layouts[layout].fields, layouts[layout].n);
-    if (!fields) {
-        err_set(e, ERR_DATA, "table %s: the name or type of a column is not valid UTF-8",
-                table_label(t));
-        goto out;
-    }
-    json_object_set_new(record, "fields", fields);
-    *text = json_dumps(record, JSON_PRESERVE_ORDER | JSON_COMPACT);
-    *name = strdup(full.data);
-    invariant(*text && *name);
-    rc = 0;
-out:
     json_decref(record);
+    buf_release(&prefix);
     buf_release(&full);
-    return rc;
+    return *text ? 0 : -1;
 }
 
 /* ---- reading ---- */
@@ -392,6 +406,18 @@ static int read_column(struct arena *a, const json_t *field, size_t ncolumns, st
     return 0;
 }
 
+static bool columns_distinct(const struct table *t)
+{
+    json_t *names = json_object();
+    size_t n;
+
+    for (size_t i = 0; i < t->ncolumns; i++)
+        json_object_set_new(names, t->columns[i].name, json_true());
+    n = json_object_size(names);
+    json_decref(names);
+    return n == t->ncolumns;
+}
+
 /* The columns' places in the key must be 1..nkey, each once. */
 static int read_key(struct arena *a, struct table *t)
 {
@@ -437,140 +463,71 @@ static int read_table(struct arena *a, const json_t *record, struct table *t, st
         if (read_column(a, json_array_get(columns, i), t->ncolumns, &t->columns[i]) < 0)
             return not_ours(e, "a column's properties are missing or wrong");
     }
+    if (!columns_distinct(t))
+        return not_ours(e, "two columns have one name");
     if (read_key(a, t) < 0)
         return not_ours(e, "the places of the key's columns do not count from 1");
     return 0;
+}
+
+static int read_layout(const json_t *record, struct arena *a, enum layout *layout,
+                       struct table **table, struct err *e)
+{
+    const char *name = json_string_value(json_object_get(record, "name"));
+    int64_t format;
+
+    if (!name)
+        return not_ours(e, "no JSON object with a name");
+    if (!json_object_get(record, "lockstep.table")) {
+        *layout = strcmp(name, "Position") == 0 ? LAYOUT_POSITION : LAYOUT_TRANSACTION;
+        return 0;
+    }
+    if (get_number(record, "lockstep.format", INT32_MAX, &format) < 0 || format != SCHEMA_FORMAT)
+        return err_set(e, ERR_FATAL,
+                       "a record's schema has format %" PRId64 "; this lockstep reads format %d",
+                       format, SCHEMA_FORMAT);
+    *layout = LAYOUT_CHANGE;
+    *table = arena_zalloc(a, sizeof(**table));
+    return read_table(a, record, *table, e);
+}
+
+/* "lockstep.<migration>" of the record's namespace, as it stands there. */
+static char *read_prefix(struct arena *a, const json_t *record)
+{
+    static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789";
+    static const char root[] = "lockstep.";
+    const char *space = json_string_value(json_object_get(record, "namespace"));
+    size_t len;
+
+    if (!space || strncmp(space, root, sizeof(root) - 1) != 0)
+        return NULL;
+    len = strcspn(space + sizeof(root) - 1, ".");
+    if (len == 0 || strspn(space + sizeof(root) - 1, allowed) < len ||
+        (space[sizeof(root) - 1] >= '0' && space[sizeof(root) - 1] <= '9'))
+        return NULL;
+    return arena_strndup(a, space, sizeof(root) - 1 + len);
 }
 
 int schema_read(const char *text, struct arena *a, enum layout *layout, struct table **table,
                 struct err *e)
 {
     json_t *record = json_loads(text, 0, NULL);
-    const char *name = json_string_value(json_object_get(record, "name"));
-    int64_t format;
+    json_t *ours = NULL;
+    char *prefix = read_prefix(a, record);
     int rc = -1;
 
     *table = NULL;
-    if (!name) {
-        not_ours(e, "no JSON object with a name");
+    if (read_layout(record, a, layout, table, e) < 0)
+        goto out;
+    if (prefix)
+        ours = record_schema(*layout, prefix, *table, e);
+    if (!ours || !json_equal(ours, record)) {
+        not_ours(e, "its fields or properties are other ones");
         goto out;
     }
-    if (!json_object_get(record, "lockstep.table")) {
-        const char *dot = strrchr(name, '.');
-
-        name = dot ? dot + 1 : name;
-        *layout = strcmp(name, "Position") == 0 ? LAYOUT_POSITION : LAYOUT_TRANSACTION;
-        rc = 0;
-        goto out;
-    }
-    if (get_number(record, "lockstep.format", INT32_MAX, &format) < 0 || format != SCHEMA_FORMAT) {
-        err_set(e, ERR_FATAL,
-                "a record's schema has format %" PRId64 "; this lockstep reads format %d", format,
-                SCHEMA_FORMAT);
-        goto out;
-    }
-    *layout = LAYOUT_CHANGE;
-    *table = arena_zalloc(a, sizeof(**table));
-    rc = read_table(a, record, *table, e);
+    rc = 0;
 out:
+    json_decref(ours);
     json_decref(record);
     return rc;
-}
-
-/* ---- checking Avro's parsed form ---- */
-
-static bool type_is(avro_schema_t s, avro_type_t type)
-{
-    return s && avro_typeof(s) == type;
-}
-
-/* A union of null and one other type. */
-static bool type_or_null(avro_schema_t s, avro_type_t type)
-{
-    return type_is(s, AVRO_UNION) && avro_schema_union_size(s) == 2 &&
-           type_is(avro_schema_union_branch(s, 0), AVRO_NULL) &&
-           type_is(avro_schema_union_branch(s, 1), type);
-}
-
-static bool column_fits(avro_schema_t s, const struct column *c)
-{
-    static const avro_type_t types[] = {
-        [NATURAL_BOOLEAN] = AVRO_BOOLEAN, [NATURAL_INT] = AVRO_INT32,
-        [NATURAL_LONG] = AVRO_INT64,      [NATURAL_FLOAT] = AVRO_FLOAT,
-        [NATURAL_DOUBLE] = AVRO_DOUBLE,   [NATURAL_BYTES] = AVRO_BYTES,
-        [NATURAL_DECIMAL] = AVRO_BYTES,
-    };
-    enum natural_type type = natural_type_of(c);
-
-    if (type == NATURAL_NONE)
-        return type_or_null(s, AVRO_STRING);
-    return type_is(s, AVRO_UNION) && avro_schema_union_size(s) == 3 &&
-           type_is(avro_schema_union_branch(s, 0), AVRO_NULL) &&
-           type_is(avro_schema_union_branch(s, 1), types[type]) &&
-           type_is(avro_schema_union_branch(s, 2), AVRO_STRING);
-}
-
-static bool row_fits(avro_schema_t s, const struct table *t)
-{
-    avro_schema_t value;
-
-    if (!type_is(s, AVRO_UNION) || avro_schema_union_size(s) != 2 ||
-        !type_is(avro_schema_union_branch(s, 0), AVRO_NULL))
-        return false;
-    value = avro_schema_union_branch(s, 1);
-    if (type_is(value, AVRO_LINK))
-        value = avro_schema_link_target(value);
-    if (!type_is(value, AVRO_RECORD) || avro_schema_record_size(value) != t->ncolumns)
-        return false;
-    for (size_t i = 0; i < t->ncolumns; i++) {
-        if (!column_fits(avro_schema_record_field_get_by_index(value, (int)i), &t->columns[i]))
-            return false;
-    }
-    return true;
-}
-
-static bool record_fits(avro_schema_t s, const struct record_spec *spec, const struct table *t);
-
-static bool field_fits(avro_schema_t s, enum field_type type, const struct table *t)
-{
-    switch (type) {
-    case FIELD_STRING:
-        return type_is(s, AVRO_STRING);
-    case FIELD_LONG:
-    case FIELD_MICROS:
-        return type_is(s, AVRO_INT64);
-    case FIELD_STRING_OR_NULL:
-        return type_or_null(s, AVRO_STRING);
-    case FIELD_LONG_OR_NULL:
-        return type_or_null(s, AVRO_INT64);
-    case FIELD_BOOLEAN_OR_NULL:
-        return type_or_null(s, AVRO_BOOLEAN);
-    case FIELD_NAMES:
-        return type_is(s, AVRO_ARRAY) && type_is(avro_schema_array_items(s), AVRO_STRING);
-    case FIELD_ROW:
-        return row_fits(s, t);
-    default:
-        return record_fits(s, &nested[type], t);
-    }
-}
-
-static bool record_fits(avro_schema_t s, const struct record_spec *spec, const struct table *t)
-{
-    if (!type_is(s, AVRO_RECORD) || avro_schema_record_size(s) != (size_t)spec->n)
-        return false;
-    for (int i = 0; i < spec->n; i++) {
-        const char *name = avro_schema_record_field_name(s, i);
-
-        if (!name || strcmp(name, spec->fields[i].name) != 0 ||
-            !field_fits(avro_schema_record_field_get_by_index(s, i), spec->fields[i].type, t))
-            return false;
-    }
-    return true;
-}
-
-int schema_check(avro_schema_t schema, enum layout layout, const struct table *t, struct err *e)
-{
-    if (!record_fits(schema, &layouts[layout], t))
-        return not_ours(e, "its fields are other ones");
-    return 0;
 }

@@ -5,9 +5,7 @@
 
 #include "core/data.h"
 
-#include <avro.h>
-
-/* What a field holds. One table a record makes both the text and the check of a foreign text. */
+/* What a field holds. */
 enum field_type {
     FIELD_STRING,
     FIELD_LONG,
@@ -80,12 +78,10 @@ enum layout { LAYOUT_TRANSACTION, LAYOUT_POSITION, LAYOUT_CHANGE };
 int schema_write(enum layout layout, const char *migration, const struct table *t, char **name,
                  char **text, struct err *e);
 
-/* Reads a text that schema_write() made (or one with the same content): *layout, and for a change
- * *table in the arena. ERR_FATAL if it is anything else. */
+/* Reads a text that schema_write() made, or one that is equal as JSON: *layout, and for a change
+ * *table in the arena. ERR_FATAL if it is anything else: what is accepted is written again from
+ * what was read and compared, so the decoder may go by a field's number. */
 int schema_read(const char *text, struct arena *a, enum layout *layout, struct table **table,
                 struct err *e);
-/* Checks that Avro's parsed form has exactly the layout's fields and types, in order, so that the
- * decoder may go by number. */
-int schema_check(avro_schema_t schema, enum layout layout, const struct table *t, struct err *e);
 
 #endif

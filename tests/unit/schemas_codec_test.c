@@ -434,6 +434,35 @@ static void test_same_id_other_text(void **state)
     assert_int_equal(back.kind, RECORD_MARK);
 }
 
+/* A registry may hand the text back with its properties in another order and its own spacing. */
+static void test_equal_schema_text(void **state)
+{
+    struct fixture *f = *state;
+    struct record r = {.kind = RECORD_CHANGE, .txn = some_txn()};
+    struct record back;
+    json_t *json;
+    char *other;
+
+    r.change.table = &shop;
+    r.change.op = OP_INSERT;
+    r.change.after = shop_row(&f->a, "1", "1.10");
+    encode(f, &r);
+    json = json_loads(schema_of(f, &r), 0, NULL);
+    other = json_dumps(json, JSON_SORT_KEYS | JSON_INDENT(2));
+    assert_int_equal(decoder_decode(f->dec, 7, other, f->out.data, f->out.len, &f->a, &back, &f->e),
+                     0);
+    assert_rows(back.change.after, r.change.after);
+    free(other);
+    json_object_set_new(json_array_get(json_object_get(json, "fields"), 0), "type",
+                        json_string("bytes"));
+    other = json_dumps(json, JSON_COMPACT);
+    assert_int_equal(decoder_decode(f->dec, 8, other, f->out.data, f->out.len, &f->a, &back, &f->e),
+                     -1);
+    assert_int_equal(f->e.class, ERR_FATAL);
+    free(other);
+    json_decref(json);
+}
+
 static void test_foreign_schemas(void **state)
 {
     static const char *const foreign[] = {
@@ -504,6 +533,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_large_values, setup, teardown),
         cmocka_unit_test_setup_teardown(test_schema_is_cached_by_shape, setup, teardown),
         cmocka_unit_test_setup_teardown(test_same_id_other_text, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_equal_schema_text, setup, teardown),
         cmocka_unit_test_setup_teardown(test_foreign_schemas, setup, teardown),
         cmocka_unit_test_setup_teardown(test_damaged_data, setup, teardown),
     };
