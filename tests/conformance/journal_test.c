@@ -397,7 +397,7 @@ static void test_ceiling(void **state)
     f->o.max_bytes = 40000;
     w = writer(f);
     a = declare_a(f, w);
-    while (journal_append(w, a, SCHEMA_A, 100, &number, &f->e) == 0)
+    while (journal_append(w, a, SCHEMA_A2, 100, &number, &f->e) == 0)
         assert_true(journal_next(w) < 1000);
     assert_int_equal(f->e.class, ERR_RETRY);
     assert_non_null(strstr(f->e.msg, "journal is full"));
@@ -407,11 +407,11 @@ static void test_ceiling(void **state)
     ok(f, journal_stat(&f->o, &stats, &f->e));
     assert_true(stats.bytes <= 40000 && stats.bytes > 30000);
     assert_int_equal(stats.max_bytes, 40000);
-    assert_int_equal(journal_append(w, a, SCHEMA_A, 100, &number, &f->e), -1);
+    assert_int_equal(journal_append(w, a, SCHEMA_A2, 100, &number, &f->e), -1);
     assert_int_equal(journal_next(w), full);
     /* Everything was applied: what trimming can free is enough to go on. */
     ok(f, journal_trim(&f->o, full, &f->e));
-    ok(f, journal_append(w, a, SCHEMA_A, 100, &number, &f->e));
+    ok(f, journal_append(w, a, SCHEMA_A2, 100, &number, &f->e));
     assert_int_equal(number, full);
     journal_writer_close(w);
 }
