@@ -32,6 +32,7 @@ const struct engine engine_postgres = {
 
     /* catalog.c, check.c, schema*.c */
     .tables = pg_tables,
+    .check = pg_check,
 
     /* visible.c, chunk.c, locate.c, copy.c */
     .cuts = &pg_cut_ops,
@@ -45,6 +46,12 @@ const struct engine engine_postgres = {
     .load_end = pg_load_end,
 
     /* stream*.c */
+    .stream_create = pg_stream_create,
+    .stream_open = pg_stream_open,
+    .stream_next = pg_stream_next,
+    .stream_ack = pg_stream_ack,
+    .stream_close = pg_stream_close,
+    .stream_drop = pg_stream_drop,
 
     /* apply*.c, verify.c */
 

@@ -1,0 +1,48 @@
+/* The stream's tables: what the log says about a relation, held against the plan, and changes of it
+ * as rows of the plan's columns. */
+#ifndef LOCKSTEP_ENGINES_POSTGRES_RELATION_H
+#define LOCKSTEP_ENGINES_POSTGRES_RELATION_H
+
+#include "engines/postgres/pg.h"
+#include "engines/postgres/pgoutput.h"
+
+struct relation {
+    const struct table *table;
+    bool checked;    /* a RELATION message has been found equal to the plan */
+    bool unfit;      /* it has not: reported once, no changes any more */
+    size_t nsent;    /* columns in the log's rows */
+    size_t *place;   /* of each of them in table->columns */
+    uint32_t *types; /* as checked, so that the same message is not asked about again */
+    int32_t *typmods;
+};
+
+struct relations {
+    size_t n;
+    struct relation *v; /* by table->id */
+    struct relation *last;
+};
+
+/* Copies the tables into the arena. */
+void relations_init(struct relations *rs, struct arena *a, const struct table_list *tables);
+/* NULL: not in the plan. */
+struct relation *relations_find(struct relations *rs, uint32_t id);
+
+/* Asks the server for the names of types. */
+typedef int relation_types_fn(void *arg, const struct pgo_relation *r, struct arena *a,
+                              const char **names, struct err *e);
+struct relation_asker {
+    relation_types_fn *types;
+    void *arg;
+};
+
+/* Takes a RELATION message. 0: fits, or nothing to do with the plan; 1: *out is a planned table
+ * that is not what it was, *reason (in scratch) says why; -1. `life` keeps what must stay. */
+int relations_take(struct relations *rs, const struct pgo_relation *r,
+                   const struct relation_asker *asker, struct arena *scratch, struct relation **out,
+                   const char **reason, struct err *e);
+
+/* A change of a checked relation as the plan's rows (in a; values stay in the message). */
+int relation_change(const struct relation *rel, enum pgo_kind kind, const struct pgo_change *m,
+                    struct arena *a, struct change *out, struct err *e);
+
+#endif

@@ -1,0 +1,582 @@
+/* The stream: logical replication through pgoutput, proto_version 1 (PostgreSQL manual, "Streaming
+ * Replication Protocol").
+ *
+ * One normal course: stream_open looks at the slot (a gap is refused before anything is read),
+ * starts the walsender at the journal's frontier, and stream_next hands out one message at a time,
+ * borrowed until the next call. What is durable is told to the server by stream_ack, and with every
+ * status message: each 10 s, whenever the server asks, and each second while nothing comes, asking
+ * for an answer, so that an idle source's position goes on.
+ *
+ * Three interleavings matter. (1) The slot's confirmed position lies behind `from`: the server
+ * would start there in silence, and what lies between is lost; so we compare first. (2) A large row
+ * leaves libpq with a buffer of its size: at the transaction's end the connection is replaced by
+ * one that starts at txn.next; nothing of the old one is lost, because all before txn.next was
+ * handed out. (3) A table's shape changes while we read an old part of the log: RELATION messages
+ * come in the log's own order, so they and never today's catalog are compared with the plan. */
+#include "engines/postgres/bulk.h"
+#include "engines/postgres/pgoutput.h"
+#include "engines/postgres/relation.h"
+#include "engines/postgres/slot.h"
+#include "engines/postgres/visible.h"
+
+#include "core/run.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define STATUS_MS 10000
+#define IDLE_STATUS_MS 1000
+#define POLL_SLICE_MS 50
+#define HEADER_SIZE 25 /* of an XLogData message: 'w', start, end, time */
+#define RENEW_MIN_MS 5000
+/* A walsender whose client went away needs a moment to let go of the slot. */
+#define SLOT_BUSY_MS 10000
+#define SLOT_BUSY_NAP_MS 100
+/* Microseconds from 1970 to 2000, PostgreSQL's epoch. */
+#define PG_EPOCH_US ((int64_t)946684800 * 1000000)
+
+struct stream {
+    struct db_options options;
+    char *uri;
+    char *migration;
+    uint32_t epoch;
+    struct pg_db *log; /* the walsender connection */
+    struct pg_db *sql; /* for the names of types; opened when first needed */
+    struct arena life;
+    struct arena change; /* of one event */
+    struct relations relations;
+    char *message; /* libpq's, of the current event */
+    struct pg_incoming incoming;
+    uint64_t xid_ref;
+    bool in_txn;
+    struct txn txn;
+    uint64_t ordinal;
+    struct pgo_truncate truncate; /* under way: change.truncate_at is next */
+    size_t truncate_at;
+    uint32_t truncate_group;
+    uint64_t start;    /* where a new connection begins */
+    uint64_t durable;  /* acknowledged by the caller */
+    uint64_t reported; /* by EVENT_POSITION, EVENT_MARK or EVENT_COMMIT */
+    int64_t status_at; /* when the last status message went out */
+    bool status_due;
+    int64_t renewed_at;
+};
+
+/* ---- opening ---- */
+
+static int check_slot(struct stream *s, const struct pg_slot_state *slot, struct err *e)
+{
+    char name[PG_NAME_MAX];
+    char from[32];
+    char has[32];
+
+    pg_object_name(s->sql, name);
+    pg_position_text((struct position){s->start, 0}, from, sizeof(from));
+    pg_position_text((struct position){slot->confirmed, 0}, has, sizeof(has));
+    if (slot->standby)
+        return err_set(e, ERR_REFUSED, "the source is a hot standby; capture reads the primary");
+    if (!slot->exists) {
+        err_set(e, ERR_FATAL, "the replication slot %s is gone: the log after %s cannot be had",
+                name, from);
+    } else if (!slot->ours) {
+        err_set(e, ERR_FATAL, "the replication slot %s is not a pgoutput slot of this database",
+                name);
+    } else if (slot->lost) {
+        err_set(e, ERR_FATAL, "the server has removed log that the slot %s needed (after %s)", name,
+                from);
+    } else if (slot->confirmed > s->start) {
+        err_set(e, ERR_FATAL,
+                "a gap: the journal ends at %s, but the slot %s was told that everything before %s "
+                "is safe",
+                from, name, has);
+    } else if (s->start > slot->insert) {
+        pg_position_text((struct position){slot->insert, 0}, has, sizeof(has));
+        return err_set(
+            e, ERR_FATAL,
+            "the journal has this source's log up to %s, but the server's ends at %s: it "
+            "is another server, or one that was set back",
+            from, has);
+    } else {
+        return 0;
+    }
+    return err_hint(e, "the changes in between are lost to this migration: `lockstep finish "
+                       "--abandon`, then begin anew");
+}
+
+static int open_sql(struct stream *s, struct err *e)
+{
+    if (s->sql && !s->sql->broken)
+        return 0;
+    if (s->sql)
+        pg_close(&s->sql->base);
+    s->sql = NULL;
+    return pg_connect(&s->options, "capture", false, &s->sql, e);
+}
+
+static int start_once(struct stream *s, struct err *e)
+{
+    char name[PG_NAME_MAX];
+    char from[32];
+    char sql[400];
+    PGresult *res = NULL;
+    bool started = false;
+
+    if (pg_connect(&s->options, "stream", true, &s->log, e) < 0)
+        return -1;
+    pg_object_name(s->log, name);
+    pg_position_text((struct position){s->start, 0}, from, sizeof(from));
+    snprintf(sql, sizeof(sql),
+             "START_REPLICATION SLOT \"%s\" LOGICAL %s (proto_version '1', publication_names "
+             "'\"%s\"'%s)",
+             name, from, name, s->log->version >= 140000 ? ", messages 'true'" : "");
+    if (pg_send(s->log, sql, NULL, e) == 0)
+        res = pg_collect(s->log, e);
+    if (res) {
+        started = PQresultStatus(res) == PGRES_COPY_BOTH;
+        if (!started)
+            err_set(e, ERR_FATAL, "the server did not start to stream");
+    }
+    PQclear(res);
+    s->status_at = mono_ms();
+    return started ? 0 : err_wrap(e, "starting the stream of slot %s at %s", name, from);
+}
+
+static void close_log(struct stream *s)
+{
+    if (!s->log)
+        return;
+    s->log->broken = true; /* no cancel: the walsender ends when the socket closes */
+    pg_close(&s->log->base);
+    s->log = NULL;
+}
+
+static int start(struct stream *s, struct err *e)
+{
+    int64_t deadline = mono_ms() + SLOT_BUSY_MS;
+    struct err own;
+    int rc;
+
+    e = e ? e : &own;
+    for (;;) {
+        err_clear(e);
+        rc = start_once(s, e);
+        if (rc == 0)
+            return 0;
+        close_log(s);
+        /* 55006: the slot is active for another process, perhaps our own last connection. */
+        if (strcmp(e->sqlstate, "55006") != 0 || mono_ms() > deadline || stop_requested())
+            return -1;
+        nap_ms(SLOT_BUSY_NAP_MS);
+    }
+}
+
+int pg_stream_open(const struct stream_request *r, struct stream **out, struct err *e)
+{
+    struct stream *s = calloc(1, sizeof(*s));
+    struct pg_slot_state slot;
+
+    *out = NULL;
+    invariant(s != NULL);
+    s->options = *r->options;
+    s->uri = arena_strdup(&s->life, r->options->uri);
+    s->migration = arena_strdup(&s->life, r->options->migration);
+    s->options.uri = s->uri;
+    s->options.migration = s->migration;
+    s->options.use = DB_CONTROL;
+    s->epoch = r->epoch;
+    s->start = r->from.major;
+    s->durable = r->from.major;
+    s->reported = r->from.major;
+    relations_init(&s->relations, &s->life, r->tables);
+    if (open_sql(s, e) < 0 || pg_slot_look(s->sql, &slot, e) < 0 || check_slot(s, &slot, e) < 0 ||
+        start(s, e) < 0) {
+        pg_stream_close(s);
+        return -1;
+    }
+    s->xid_ref = slot.next_xid;
+    *out = s;
+    return 0;
+}
+
+static void drop_message(struct stream *s)
+{
+    PQfreemem(s->message);
+    s->message = NULL;
+    pg_incoming_done(&s->incoming);
+}
+
+void pg_stream_close(struct stream *s)
+{
+    if (!s)
+        return;
+    drop_message(s);
+    close_log(s);
+    if (s->sql)
+        pg_close(&s->sql->base);
+    arena_release(&s->change);
+    if (s->uri)
+        explicit_bzero(s->uri, strlen(s->uri));
+    arena_release(&s->life);
+    free(s);
+}
+
+/* ---- status ---- */
+
+static void put64(char *p, uint64_t v)
+{
+    for (int i = 7; i >= 0; i--, v >>= 8)
+        p[i] = (char)(v & 0xff);
+}
+
+static int send_status(struct stream *s, bool ask, struct err *e)
+{
+    struct timespec now;
+    char m[34];
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    m[0] = 'r';
+    put64(m + 1, s->durable);  /* written */
+    put64(m + 9, s->durable);  /* flushed */
+    put64(m + 17, s->durable); /* applied */
+    put64(m + 25, (uint64_t)(now.tv_sec * 1000000 + now.tv_nsec / 1000 - PG_EPOCH_US));
+    m[33] = ask;
+    if (PQputCopyData(s->log->conn, m, sizeof(m)) != 1)
+        return pg_lost(s->log, "acknowledging", e);
+    s->status_at = mono_ms();
+    s->status_due = false;
+    return pg_flush(s->log, e);
+}
+
+int pg_stream_ack(struct stream *s, struct position p, bool now, struct err *e)
+{
+    if (p.major > s->durable)
+        s->durable = p.major;
+    /* A failed renewal left no connection; the next stream_next makes one, with this position. */
+    if (!s->log || (!now && !s->status_due && mono_ms() - s->status_at < STATUS_MS))
+        return 0;
+    return send_status(s, false, e);
+}
+
+/* ---- events ---- */
+
+static int ask_types(void *arg, const struct pgo_relation *r, struct arena *a, const char **names,
+                     struct err *e)
+{
+    struct stream *s = arg;
+    struct buf types;
+    struct buf typmods;
+    PGresult *res = NULL;
+    int rc = -1;
+
+    buf_init(&types, BUF_MAX_TEXT);
+    buf_init(&typmods, BUF_MAX_TEXT);
+    for (size_t i = 0; i < r->n; i++) {
+        buf_addf(&types, "%c%" PRIu32, i ? ',' : '{', r->columns[i].type);
+        buf_addf(&typmods, "%c%" PRId32, i ? ',' : '{', r->columns[i].typmod);
+    }
+    buf_adds(&types, r->n ? "}" : "{}");
+    buf_adds(&typmods, r->n ? "}" : "{}");
+    if (open_sql(s, e) == 0) {
+        const char *values[] = {types.data, typmods.data};
+
+        res = pg_query(s->sql,
+                       "SELECT format_type(t, m) FROM unnest($1::oid[], $2::int4[])"
+                       " WITH ORDINALITY u(t, m, o) ORDER BY o",
+                       2, values, e);
+    }
+    if (res && (size_t)PQntuples(res) == r->n) {
+        for (size_t i = 0; i < r->n; i++)
+            names[i] = arena_strdup(a, PQgetvalue(res, (int)i, 0));
+        rc = 0;
+    } else if (res) {
+        err_set(e, ERR_FATAL, "the server does not know the types of %s.%s", r->schema, r->name);
+    }
+    PQclear(res);
+    buf_release(&types);
+    buf_release(&typmods);
+    return rc;
+}
+
+static int on_relation(struct stream *s, const struct pgo_relation *r, struct event *out,
+                       struct err *e)
+{
+    struct relation_asker asker = {.types = ask_types, .arg = s};
+    struct relation *rel;
+    int rc = relations_take(&s->relations, r, &asker, &s->change, &rel, &out->reason, e);
+
+    if (rc <= 0)
+        return rc;
+    out->kind = EVENT_TABLE;
+    out->table = rel->table;
+    return 1;
+}
+
+static int on_begin(struct stream *s, const struct pgo_begin *m, struct event *out, struct err *e)
+{
+    if (s->in_txn)
+        return err_set(e, ERR_FATAL, "the log begins a transaction inside of another");
+    s->in_txn = true;
+    s->ordinal = 0;
+    s->xid_ref = pg_widen_xid(s->xid_ref, m->xid);
+    s->txn = (struct txn){.epoch = s->epoch,
+                          .xid = s->xid_ref,
+                          .commit = {m->final_lsn, 0},
+                          .ts_us = m->ts + PG_EPOCH_US};
+    out->kind = EVENT_BEGIN;
+    out->txn = s->txn;
+    return 1;
+}
+
+static int on_commit(struct stream *s, const struct pgo_commit *m, struct event *out, struct err *e)
+{
+    if (!s->in_txn || m->commit_lsn != s->txn.commit.major || m->end_lsn <= m->commit_lsn)
+        return err_set(e, ERR_FATAL, "the log ends a transaction that it did not begin");
+    s->in_txn = false;
+    s->txn.next = (struct position){m->end_lsn, 0};
+    s->start = m->end_lsn;
+    s->reported = m->end_lsn;
+    out->kind = EVENT_COMMIT;
+    out->txn = s->txn;
+    out->next = s->txn.next;
+    return 1;
+}
+
+static int on_change(struct stream *s, const struct pgo_message *m, struct event *out,
+                     struct err *e)
+{
+    const struct relation *rel = relations_find(&s->relations, m->change.relation);
+    uint64_t ordinal = s->ordinal++;
+
+    /* Every change counts, also those that nobody gets: a number is the same at each sending. */
+    if (!s->in_txn)
+        return err_set(e, ERR_FATAL, "the log has a change outside of a transaction");
+    if (!rel || rel->unfit)
+        return 0;
+    if (!rel->checked)
+        return err_set(e, ERR_FATAL, "%s: the log has a change before its shape",
+                       table_label(rel->table));
+    if (relation_change(rel, m->kind, &m->change, &s->change, &out->change, e) < 0)
+        return -1;
+    out->change.ordinal = ordinal;
+    out->kind = EVENT_CHANGE;
+    out->txn = s->txn;
+    return 1;
+}
+
+/* One change for each table of the statement, from call to call. */
+static int next_truncate(struct stream *s, struct event *out)
+{
+    while (s->truncate_at < s->truncate.n) {
+        uint32_t id = s->truncate.relations[s->truncate_at++];
+        const struct relation *rel = relations_find(&s->relations, id);
+        uint64_t ordinal = s->ordinal++;
+
+        if (!rel || rel->unfit)
+            continue;
+        out->kind = EVENT_CHANGE;
+        out->txn = s->txn;
+        out->change = (struct change){.op = OP_TRUNCATE,
+                                      .table = rel->table,
+                                      .ordinal = ordinal,
+                                      .group = s->truncate_group,
+                                      .restart_identity = s->truncate.restart};
+        return 1;
+    }
+    s->truncate.n = 0;
+    return 0;
+}
+
+static int on_truncate(struct stream *s, const struct pgo_truncate *m, struct event *out,
+                       struct err *e)
+{
+    if (!s->in_txn)
+        return err_set(e, ERR_FATAL, "the log has a TRUNCATE outside of a transaction");
+    s->truncate = *m;
+    s->truncate_at = 0;
+    s->truncate_group = (uint32_t)s->ordinal;
+    return next_truncate(s, out);
+}
+
+/* A marker: ours, outside of transactions. Others' messages are nothing to us. */
+static int on_text(struct stream *s, const struct pgo_text *m, struct event *out, struct err *e)
+{
+    if (m->transactional || strcmp(m->prefix, "lockstep") != 0)
+        return 0;
+    if (s->in_txn)
+        return err_set(e, ERR_FATAL, "the log has a marker inside of a transaction");
+    out->kind = EVENT_MARK;
+    out->token = arena_strndup(&s->change, m->content, m->len);
+    out->next = (struct position){m->lsn, 0};
+    if (m->lsn > s->reported)
+        s->reported = m->lsn;
+    return 1;
+}
+
+static int on_log(struct stream *s, struct reader *r, struct event *out, struct err *e)
+{
+    struct pgo_message m;
+    size_t len;
+
+    reader_bytes(r, HEADER_SIZE - 1);
+    len = reader_left(r);
+    if (r->bad)
+        return err_set(e, ERR_FATAL, "the server sent a truncated replication message");
+    if (pgo_decode(&s->change, reader_bytes(r, len), len, &m, e) < 0)
+        return -1;
+    switch (m.kind) {
+    case PGO_BEGIN:
+        return on_begin(s, &m.begin, out, e);
+    case PGO_COMMIT:
+        return on_commit(s, &m.commit, out, e);
+    case PGO_RELATION:
+        return on_relation(s, &m.relation, out, e);
+    case PGO_INSERT:
+    case PGO_UPDATE:
+    case PGO_DELETE:
+        return on_change(s, &m, out, e);
+    case PGO_TRUNCATE:
+        return on_truncate(s, &m.truncate, out, e);
+    case PGO_MESSAGE:
+        return on_text(s, &m.text, out, e);
+    case PGO_ORIGIN:
+    case PGO_TYPE:
+        break;
+    }
+    return 0;
+}
+
+/* Everything before a keepalive's position has been sent. */
+static int on_keepalive(struct stream *s, struct reader *r, struct event *out, struct err *e)
+{
+    uint64_t end = reader_be64(r);
+    bool reply;
+
+    reader_be64(r);
+    reply = reader_u8(r);
+    if (r->bad)
+        return err_set(e, ERR_FATAL, "the server sent a truncated keepalive");
+    s->status_due |= reply;
+    if (s->in_txn || end <= s->reported)
+        return 0;
+    s->reported = end;
+    if (end > s->start)
+        s->start = end;
+    out->kind = EVENT_POSITION;
+    out->next = (struct position){end, 0};
+    return 1;
+}
+
+/* 1: an event; 0: none for the caller; -1. */
+static int on_message(struct stream *s, size_t len, struct event *out, struct err *e)
+{
+    struct reader r;
+    uint8_t kind;
+
+    pg_incoming_whole(&s->incoming, s->log, len);
+    reader_init(&r, s->message, len);
+    kind = reader_u8(&r);
+    if (kind == 'w')
+        return on_log(s, &r, out, e);
+    if (kind == 'k')
+        return on_keepalive(s, &r, out, e);
+    return err_set(e, ERR_FATAL, "the server sent an unknown replication message (0x%02x)", kind);
+}
+
+/* ---- waiting ---- */
+
+static int ended(struct stream *s, struct err *e)
+{
+    PGresult *res = pg_collect(s->log, e);
+
+    s->log->broken = true;
+    if (!res)
+        return err_wrap(e, "the stream ended");
+    PQclear(res);
+    return err_set(e, ERR_RETRY, "the server ended the stream");
+}
+
+static int send_due_status(struct stream *s, bool idle, struct err *e)
+{
+    int64_t age = mono_ms() - s->status_at;
+
+    if (s->status_due || age >= STATUS_MS || (idle && age >= IDLE_STATUS_MS))
+        return send_status(s, idle, e);
+    return 0;
+}
+
+/* 1: there may be input; 0: the deadline has passed; -1. */
+static int wait_input(struct stream *s, int64_t deadline, struct err *e)
+{
+    struct pollfd fd = {.fd = PQsocket(s->log->conn), .events = POLLIN};
+    bool last;
+    int rc;
+
+    do {
+        int64_t left = deadline - mono_ms();
+
+        last = left <= POLL_SLICE_MS;
+        rc = poll(&fd, 1, left <= 0 ? 0 : last ? (int)left : POLL_SLICE_MS);
+        if (rc < 0 && errno != EINTR)
+            return err_set(e, ERR_RETRY, "waiting for the stream: %s", strerror(errno));
+        if (rc <= 0 && stop_requested())
+            return err_set(e, ERR_STOPPED, "asked to stop while waiting for the stream");
+        if (rc <= 0 && send_due_status(s, true, e) < 0)
+            return -1;
+    } while (rc <= 0 && !last);
+    if (rc <= 0)
+        return 0;
+    pg_incoming_more(&s->incoming, s->log);
+    return PQconsumeInput(s->log->conn) ? 1 : pg_lost(s->log, "streaming", e);
+}
+
+/* After a large row: libpq's buffer goes with the connection. Not more often than it costs the
+ * server to find the place again. */
+static int renew(struct stream *s, struct err *e)
+{
+    int64_t now = mono_ms();
+
+    if (s->log && (!s->log->large || s->in_txn || now - s->renewed_at < RENEW_MIN_MS))
+        return 0;
+    close_log(s);
+    memory_trim();
+    s->renewed_at = now;
+    return start(s, e);
+}
+
+int pg_stream_next(struct stream *s, int timeout_ms, struct event *out, struct err *e)
+{
+    int64_t deadline = mono_ms() + timeout_ms;
+
+    memset(out, 0, sizeof(*out));
+    if (s->truncate.n && next_truncate(s, out))
+        return 0;
+    drop_message(s);
+    arena_reset(&s->change);
+    if (renew(s, e) < 0 || send_due_status(s, false, e) < 0)
+        return -1;
+    for (;;) {
+        int n = PQgetCopyData(s->log->conn, &s->message, 1);
+        int rc = 0;
+
+        if (n > 0) {
+            rc = on_message(s, (size_t)n, out, e);
+            if (rc != 0)
+                return rc < 0 ? err_wrap(e, "stream") : 0;
+            drop_message(s);
+            arena_reset(&s->change);
+            if (send_due_status(s, false, e) < 0)
+                return -1;
+            continue;
+        }
+        if (n < 0)
+            return n == -1 ? ended(s, e) : pg_lost(s->log, "streaming", e);
+        rc = wait_input(s, deadline, e);
+        if (rc <= 0)
+            return rc;
+    }
+}
