@@ -181,7 +181,7 @@ int scripted_stream_next(struct stream *s, int timeout_ms, struct event *out, st
     if (draw_chance(w, 1, 4))
         send_ack(s);
     if (s->entry < w->nlog) {
-        if (s->place || draw_chance(w, 9, 10))
+        if (draw_chance(w, 19, 20))
             send_entry(s, out);
     } else if (s->sent.major < w->log_end && (w->calm || draw_chance(w, 1, 4))) {
         out->kind = EVENT_POSITION;

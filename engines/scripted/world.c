@@ -66,7 +66,9 @@ struct scripted_world *scripted_world_new(uint64_t seed, const struct scripted_o
 
     invariant(w != NULL);
     w->o = *o;
-    w->rng = seed * 0x9E3779B97F4A7C15u + 12345;
+    /* Hashed: a state that is one step further would be the same run, one draw later. */
+    w->rng = seed;
+    w->rng = splitmix(&w->rng);
     scripted_current = w;
     /* Near the 32-bit wrap in every other world. */
     w->first_xid = draw_chance(w, 1, 2) ? (7ull << 32) - 40 : 740;

@@ -1,0 +1,133 @@
+/* simulation --runs N --seed S [--minutes M] [--state FILE] [--keep-going] [--verbose]
+ *
+ * Runs the seeds S … S+N-1. Exit 0: no finding; 3: a finding, printed with its seed; 2: usage.
+ * With --state, the seed to go on from is kept in FILE, so that a long range can be resumed. */
+#include "tests/simulation/sim.h"
+
+#include "core/log.h"
+
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+struct options {
+    uint64_t runs;
+    uint64_t seed;
+    double minutes;
+    const char *state;
+    bool keep_going;
+    bool verbose;
+};
+
+static double seconds(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static int usage(void)
+{
+    fprintf(stderr, "usage: simulation --runs N --seed S [--minutes M] [--state FILE]"
+                    " [--keep-going] [--verbose]\n");
+    return 2;
+}
+
+static int parse(int argc, char **argv, struct options *o)
+{
+    static const struct option options[] = {
+        {"runs", required_argument, NULL, 'r'},
+        {"seed", required_argument, NULL, 's'},
+        {"minutes", required_argument, NULL, 'm'},
+        {"state", required_argument, NULL, 'f'},
+        {"keep-going", no_argument, NULL, 'k'},
+        {"verbose", no_argument, NULL, 'v'},
+        {NULL, 0, NULL, 0},
+    };
+    int c;
+
+    while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        if (c == 'r')
+            o->runs = strtoull(optarg, NULL, 10);
+        else if (c == 's')
+            o->seed = strtoull(optarg, NULL, 10);
+        else if (c == 'm')
+            o->minutes = strtod(optarg, NULL);
+        else if (c == 'f')
+            o->state = optarg;
+        else if (c == 'k')
+            o->keep_going = true;
+        else if (c == 'v')
+            o->verbose = true;
+        else
+            return -1;
+    }
+    return optind == argc && o->runs > 0 ? 0 : -1;
+}
+
+/* The next seed of a range that was begun before. */
+static uint64_t resume(const struct options *o)
+{
+    FILE *f = o->state ? fopen(o->state, "r") : NULL;
+    uint64_t first = 0;
+    uint64_t next = 0;
+    int n;
+
+    if (!f)
+        return o->seed;
+    n = fscanf(f, "%" SCNu64 " %" SCNu64, &first, &next);
+    fclose(f);
+    return n == 2 && first == o->seed && next > o->seed ? next : o->seed;
+}
+
+static void keep(const struct options *o, uint64_t next)
+{
+    char part[4096];
+    FILE *f;
+
+    if (!o->state)
+        return;
+    snprintf(part, sizeof(part), "%s.part", o->state);
+    f = fopen(part, "w");
+    if (!f)
+        return;
+    fprintf(f, "%" PRIu64 " %" PRIu64 "\n", o->seed, next);
+    if (fclose(f) == 0)
+        rename(part, o->state);
+}
+
+int main(int argc, char **argv)
+{
+    static const char *const names[] = {"equal", "rows", "stopped", "stuck"};
+    struct options o = {.runs = 0, .seed = 1};
+    uint64_t counts[4] = {0};
+    double start = seconds();
+    uint64_t seed;
+
+    if (parse(argc, argv, &o) < 0)
+        return usage();
+    log_set_level(o.verbose ? LOG_DEBUG : LOG_ERROR + 1);
+    for (seed = resume(&o); seed < o.seed + o.runs; seed++) {
+        enum verdict v = sim_run(seed, o.verbose);
+
+        counts[v]++;
+        if (v != VERDICT_EQUAL) {
+            fprintf(stderr, "replay: simulation --runs 1 --seed %" PRIu64 " --verbose\n", seed);
+            if (!o.keep_going)
+                break;
+        }
+        if (seed % 100 == 0)
+            keep(&o, seed + 1);
+        if (o.minutes > 0 && seconds() - start > o.minutes * 60)
+            break;
+    }
+    keep(&o, seed);
+    for (int i = 0; i < 4; i++)
+        printf("%s %" PRIu64 "  ", names[i], counts[i]);
+    printf("in %.1f s, next seed %" PRIu64 "\n", seconds() - start, seed);
+    return counts[VERDICT_EQUAL] == counts[0] + counts[1] + counts[2] + counts[3] ? 0 : 3;
+}

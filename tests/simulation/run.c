@@ -1,0 +1,181 @@
+/* One seed: a world, its processes, a time of trouble, then calm, then the comparison. */
+#include "tests/simulation/sim.h"
+
+#include "apply/apply.h"
+#include "engines/postgres/visible.h"
+#include "journal/journal.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+/* After this many steps the trouble ends, wherever the migration is. */
+#define TROUBLE_STEPS 6000
+/* In calm, everything must be done within this many rounds of all processes. */
+#define CALM_ROUNDS 3000
+/* Rounds in which nothing moved: whatever is missing now will stay so. */
+#define QUIET_ROUNDS 40
+
+uint64_t sim_draw(struct sim *s)
+{
+    uint64_t z = s->rng += 0x9E3779B97F4A7C15u;
+
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return z ^ (z >> 31);
+}
+
+bool sim_chance(struct sim *s, int of, int whole)
+{
+    return (int)(sim_draw(s) % (uint64_t)whole) < of;
+}
+
+static void add(struct sim *s, enum role role, bool second)
+{
+    struct process *p = &s->p[s->n];
+
+    process_init(s, p, s->n + 1, role);
+    s->n++;
+    /* A second one of a role comes late, as a takeover does: the first may still be there. */
+    p->pause = second ? 20 + (int)(sim_draw(s) % 400) : 0;
+}
+
+static void make_processes(struct sim *s)
+{
+    bool twice[ROLES];
+
+    for (int r = 0; r < ROLES; r++)
+        twice[r] = sim_chance(s, 1, 4);
+    for (int r = 0; r < ROLES; r++)
+        add(s, (enum role)r, false);
+    add(s, ROLE_WORKER, false);
+    for (int r = 0; r < ROLES; r++) {
+        if (twice[r] && r != ROLE_WORKER)
+            add(s, (enum role)r, true);
+    }
+}
+
+/* One process is favoured for a while, so that stages get far ahead of each other. */
+static void trouble(struct sim *s)
+{
+    int quiet = 0;
+
+    for (int i = 0; i < TROUBLE_STEPS && quiet < 4 * PROCESSES; i++) {
+        struct process *p = &s->p[sim_draw(s) % (uint64_t)s->n];
+        int times = sim_chance(s, 1, 30) ? 12 : 1;
+
+        while (times--)
+            process_step(s, p);
+        sim_clock_pass((int64_t)(sim_draw(s) % 20));
+        quiet = p->idle && scripted_is_silent(s->world) ? quiet + 1 : 0;
+    }
+}
+
+static bool all_quiet(const struct sim *s)
+{
+    for (int i = 0; i < s->n; i++) {
+        const struct process *p = &s->p[i];
+
+        if (p->role == ROLE_CONDUCTOR && p->leads && p->stage.any && !p->finished)
+            return false;
+        if (!p->idle && !p->finished)
+            return false;
+    }
+    return true;
+}
+
+/* The number of quiet rounds at the end; less than QUIET_ROUNDS: it never came to rest. */
+static int calm(struct sim *s)
+{
+    int quiet = 0;
+
+    scripted_silence(s->world);
+    scripted_calm(s->world);
+    for (int i = 0; i < s->n; i++)
+        s->p[i].pause = 0;
+    for (int round = 0; round < CALM_ROUNDS && quiet < QUIET_ROUNDS; round++) {
+        for (int i = 0; i < s->n; i++)
+            process_step(s, &s->p[i]);
+        sim_clock_pass(200);
+        scripted_pass(s->world, 100);
+        quiet = all_quiet(s) ? quiet + 1 : 0;
+    }
+    return quiet;
+}
+
+static void report_rows(const struct sim *s, struct scripted_difference *d)
+{
+    fprintf(stderr, "finding: seed %" PRIu64 ": rows: table %s: %s: source %s target %s\n", s->seed,
+            d->table, d->what, d->source.len ? d->source.data : "-",
+            d->target.len ? d->target.data : "-");
+    buf_release(&d->source);
+    buf_release(&d->target);
+}
+
+static void report_failure(const struct sim *s)
+{
+    fprintf(stderr, "finding: seed %" PRIu64 ": %s stopped: %s: %s\n", s->seed, s->failed_role,
+            err_class_name(s->failure.class), s->failure.msg);
+}
+
+static enum verdict judge(struct sim *s, int quiet)
+{
+    struct scripted_difference d;
+
+    if (scripted_compare(s->world, &d)) {
+        report_rows(s, &d);
+        if (s->failed)
+            report_failure(s);
+        return VERDICT_ROWS;
+    }
+    if (s->failed) {
+        report_failure(s);
+        return VERDICT_STOPPED;
+    }
+    if (quiet < QUIET_ROUNDS) {
+        fprintf(stderr, "finding: seed %" PRIu64 ": it does not come to rest:", s->seed);
+        for (int i = 0; i < s->n; i++)
+            fprintf(stderr, " %s %d%s%s", role_name(s->p[i].role), s->p[i].number,
+                    s->p[i].idle ? " idle" : "", s->p[i].finished ? " finished" : "");
+        fprintf(stderr, "\n");
+        return VERDICT_STUCK;
+    }
+    return VERDICT_EQUAL;
+}
+
+static void print_counts(const struct sim *s)
+{
+    const struct scripted_counts *c = scripted_counts(s->world);
+
+    fprintf(stderr,
+            "seed %" PRIu64 ": steps %" PRIu64 " retries %" PRIu64 " fenced %" PRIu64
+            " calls %" PRIu64 " committed %" PRIu64 " late %" PRIu64 " lost %" PRIu64
+            " crashes %" PRIu64 " unknown %" PRIu64 " restarts %" PRIu64 " lock waits %" PRIu64
+            "\n",
+            s->seed, s->steps, s->retries, s->fenced, c->calls, c->committed, c->late, c->lost,
+            c->crashes, c->unknown, c->restarts, c->lock_waits);
+}
+
+enum verdict sim_run(uint64_t seed, bool verbose)
+{
+    struct sim s = {.seed = seed, .rng = ~seed, .verbose = verbose};
+    enum verdict verdict;
+
+    s.rng = sim_draw(&s);
+    memory_journal_reset_all();
+    sim_clock_set(1000);
+    scripted_options_draw(seed, &s.options);
+    s.options.cuts = &pg_cut_ops;
+    s.options.widen = pg_widen_xid;
+    s.world = scripted_world_new(seed, &s.options);
+    make_processes(&s);
+    trouble(&s);
+    verdict = judge(&s, calm(&s));
+    if (verbose)
+        print_counts(&s);
+    for (int i = 0; i < s.n; i++)
+        process_close(&s, &s.p[i]);
+    scripted_world_free(s.world);
+    memory_journal_reset_all();
+    return verdict;
+}
