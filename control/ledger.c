@@ -188,6 +188,20 @@ int ledger_claim(struct db *db, struct chunk *c, const char *holder, int lease_m
     return 1;
 }
 
+int ledger_renew(struct db *db, struct chunk *c, int lease_ms, struct err *e)
+{
+    int64_t now;
+
+    invariant(c->state == CHUNK_CLAIMED);
+    if (db->engine->clock_ms(db, &now, e) < 0)
+        return -1;
+    c->until_ms = now + lease_ms;
+    if (fact_cas(db, "chunk", c->key, c->version, chunk_json(c), e) < 0)
+        return err_wrap(e, "chunk %s", c->key);
+    c->version++;
+    return 0;
+}
+
 int ledger_unclaim(struct db *db, struct chunk *c, struct err *e)
 {
     c->state = CHUNK_PLANNED;

@@ -49,6 +49,8 @@ int ledger_load(struct db *db, const char *label, struct arena *a, struct chunk_
 /* Claims c for holder if it is planned, or claimed by a lease that has ended. 1, 0, -1; on 1 the
  * chunk's version is ours. */
 int ledger_claim(struct db *db, struct chunk *c, const char *holder, int lease_ms, struct err *e);
+/* Makes our claim last from now on; ERR_FENCED if it was taken over. */
+int ledger_renew(struct db *db, struct chunk *c, int lease_ms, struct err *e);
 /* Gives a claim back. */
 int ledger_unclaim(struct db *db, struct chunk *c, struct err *e);
 /* done, under `cut`; compare-and-set on the claim. In the transaction of the rows. ERR_FENCED: the

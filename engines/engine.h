@@ -117,6 +117,9 @@ enum schema_phase {
     SCHEMA_ANALYZE,
     SCHEMA_PHASES
 };
+/* Steps with an order from here on wait for every earlier one of their phase, not only for those of
+ * their table (a partitioned table's key waits for its leaves' keys). */
+#define SCHEMA_ORDER_BARRIER 1000
 struct schema_step {
     enum schema_phase phase;
     int order;         /* in the phase; equal: may run side by side */

@@ -1,0 +1,241 @@
+/* Schema steps: planned once from the source's schema, made ready by the conductor in the order of
+ * design.md §2, run by whoever is free. A step in a transaction is done exactly if its fact says
+ * so; an online step (CONCURRENTLY) that was cut off is undone first. */
+#include "core/log.h"
+#include "core/run.h"
+#include "snapshot/internal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* How long apply may stand still for one step without an online form. */
+#define PAUSE_MS 600000
+#define PAUSE_ANSWER_MS 30000
+#define PAUSE_POLL_MS 20
+
+int steps_plan(struct conductor *c, const struct stream_fact *stream,
+               const struct table_list *tables, struct err *e)
+{
+    struct server_identity target = {0};
+    struct arena a = ARENA_INIT;
+    struct schema_steps steps = {0};
+    struct step_list planned;
+    int status = steps_load(c->target, &a, &planned, e);
+
+    if (status < 0 || planned.n)
+        goto out;
+    status = c->target->engine->identify(c->target, &target, e);
+    if (status == 0) {
+        struct schema_request request = {.source = c->source,
+                                         .source_uri = c->m->source.uri,
+                                         .snapshot = c->holder ? stream->snapshot : NULL,
+                                         .selection = &c->m->selection,
+                                         .tables = tables,
+                                         .target_version = target.version,
+                                         .bindir = c->m->bindir,
+                                         .workdir = c->m->workdir};
+
+        status = c->source->engine->schema_steps(&request, &a, &steps, e);
+    }
+    if (status == 0)
+        status = c->target->engine->begin(c->target, e);
+    if (status < 0)
+        goto out;
+    if (steps_store(c->target, &steps, e) < 0) {
+        c->target->engine->rollback(c->target, NULL);
+        status = -1;
+        goto out;
+    }
+    status = c->target->engine->commit(c->target, e);
+    log_event(LOG_INFO, "snapshot", "schema-planned", "steps=%zu", steps.n);
+out:
+    arena_release(&a);
+    return status;
+}
+
+int steps_recover(struct conductor *c, struct err *e)
+{
+    struct arena a = ARENA_INIT;
+    struct step_list steps;
+    int status = steps_load(c->target, &a, &steps, e);
+    size_t running = 0;
+
+    for (size_t i = 0; status == 0 && i < steps.n; i++)
+        running += steps.v[i].state == STEP_RUNNING ? 1 : 0;
+    if (status == 0 && (running || !steps.n))
+        status = c->target->engine->schema_settle(c->target, e);
+    for (size_t i = 0; status == 0 && i < steps.n; i++) {
+        if (steps.v[i].state == STEP_RUNNING)
+            status = step_move(c->target, &steps.v[i], STEP_READY, e);
+    }
+    arena_release(&a);
+    return status;
+}
+
+/* ---- whose time has come ---- */
+
+/* A step that waits for a table waits for its rows; for a partitioned one, for all its leaves'. */
+static bool rows_are_there(const struct step *step, const struct table_list *tables,
+                           const bool *loaded)
+{
+    bool named = false;
+
+    if (!loaded)
+        return true;
+    for (size_t i = 0; i < tables->n; i++) {
+        const struct table *t = tables->v[i];
+
+        if (step->s.table && strcmp(step->s.table, table_label(t)) != 0 &&
+            !(t->root && strcmp(step->s.table, t->root) == 0))
+            continue;
+        named = true;
+        if (!loaded[i])
+            return false;
+    }
+    if (named || !step->s.table)
+        return true;
+    /* It names a table that is none of ours (a partitioned table between root and leaf): all. */
+    for (size_t i = 0; i < tables->n; i++) {
+        if (!loaded[i])
+            return false;
+    }
+    return true;
+}
+
+/* Steps of one phase and table run in their order; those of different tables side by side. */
+static bool earlier_are_done(const struct step_list *steps, const struct step *step)
+{
+    for (size_t i = 0; i < steps->n; i++) {
+        const struct step *other = &steps->v[i];
+        bool same_table =
+            !other->s.table || !step->s.table || strcmp(other->s.table, step->s.table) == 0;
+
+        if (other->s.phase == step->s.phase && other->s.order < step->s.order &&
+            (same_table || step->s.order >= SCHEMA_ORDER_BARRIER) && other->state != STEP_DONE)
+            return false;
+    }
+    return true;
+}
+
+int steps_advance(struct conductor *c, enum schema_phase phase, const struct table_list *tables,
+                  const bool *loaded, struct err *e)
+{
+    struct arena a = ARENA_INIT;
+    struct step_list steps;
+    int status = steps_load(c->target, &a, &steps, e);
+    size_t left = 0;
+
+    for (size_t i = 0; status == 0 && i < steps.n; i++) {
+        struct step *step = &steps.v[i];
+
+        if (step->s.phase != phase || step->state == STEP_DONE)
+            continue;
+        left++;
+        if (step->state == STEP_PLANNED && rows_are_there(step, tables, loaded) &&
+            earlier_are_done(&steps, step))
+            status = step_move(c->target, step, STEP_READY, e);
+    }
+    arena_release(&a);
+    return status < 0 ? -1 : left == 0;
+}
+
+/* ---- running ---- */
+
+static int run_online(struct db *control, struct db *schema, struct step *step, struct err *e)
+{
+    const struct engine *engine = schema->engine;
+
+    if (step->repeated && step->s.undo && engine->schema_run(schema, step->s.undo, true, e) < 0)
+        return -1;
+    if (engine->schema_run(schema, step->s.sql, true, e) < 0)
+        return -1;
+    return step_move(control, step, STEP_DONE, e);
+}
+
+static int run_in_transaction(struct db *schema, struct step *step, struct err *e)
+{
+    const struct engine *engine = schema->engine;
+
+    if (engine->begin(schema, e) < 0)
+        return -1;
+    if (engine->schema_run(schema, step->s.sql, false, e) < 0 ||
+        step_move(schema, step, STEP_DONE, e) < 0)
+        return -1;
+    return engine->commit(schema, e);
+}
+
+/* Asks apply to stand still and waits until it does; 0 also if no apply runs. */
+static int pause_apply(struct db *control, struct err *e)
+{
+    int64_t deadline = mono_ms() + PAUSE_ANSWER_MS;
+    int64_t now;
+
+    if (control->engine->clock_ms(control, &now, e) < 0 ||
+        request_put(control, "pause/schema",
+                    json_pack("{s:I}", "until_ms", (json_int_t)(now + PAUSE_MS)), e) < 0)
+        return -1;
+    for (;;) {
+        json_t *answer;
+        int held = lease_held(control, "apply", NULL, 0, e);
+
+        if (held < 0 || fact_read(control, "answer", "pause/schema", &answer, NULL, e) < 0)
+            return -1;
+        json_decref(answer);
+        if (answer || !held)
+            return 0;
+        if (stop_check(e) < 0)
+            return -1;
+        if (mono_ms() > deadline)
+            return err_set(e, ERR_RETRY, "apply did not stand still within %d s for a schema step",
+                           PAUSE_ANSWER_MS / 1000);
+        nap_ms(PAUSE_POLL_MS);
+    }
+}
+
+static int run_step(const struct migration *m, struct db *control, struct db **schema,
+                    struct step *step, struct err *e)
+{
+    int64_t begin = mono_ms();
+    int status = 0;
+
+    if (!*schema)
+        status = migration_open_target(m, DB_SCHEMA, schema, e);
+    if (status == 0)
+        status = step_move(control, step, STEP_RUNNING, e);
+    if (status == 0 && step->s.pauses_apply)
+        status = pause_apply(control, e);
+    if (status == 0)
+        status = step->s.online ? run_online(control, *schema, step, e)
+                                : run_in_transaction(*schema, step, e);
+    if (step->s.pauses_apply && request_clear(control, "pause/schema", NULL) < 0)
+        log_event(LOG_WARN, "snapshot", "pause-left", "apply goes on by itself");
+    if (status == 0) {
+        log_event(LOG_INFO, "snapshot", "schema-step", "step=\"%s\" ms=%lld", step->s.name,
+                  (long long)(mono_ms() - begin));
+        return 0;
+    }
+    err_wrap(e, "schema step \"%s\"", step->s.name);
+    (*schema)->engine->close(*schema);
+    *schema = NULL;
+    if (step->state == STEP_RUNNING)
+        step_move(control, step, STEP_READY, NULL);
+    return -1;
+}
+
+int steps_run_one(const struct migration *m, struct db *control, struct db **schema, bool pausing,
+                  struct err *e)
+{
+    struct arena a = ARENA_INIT;
+    struct step_list steps;
+    struct step *ready = NULL;
+    int status = steps_load(control, &a, &steps, e);
+
+    for (size_t i = 0; status == 0 && i < steps.n && !ready; i++) {
+        if (steps.v[i].state == STEP_READY && steps.v[i].s.pauses_apply == pausing)
+            ready = &steps.v[i];
+    }
+    if (ready)
+        status = run_step(m, control, schema, ready, e) < 0 ? -1 : 1;
+    arena_release(&a);
+    return status;
+}
