@@ -9,8 +9,9 @@ SELECT format('%I.%I', n.nspname, c.relname),
        coalesce((SELECT string_agg(format('%I', a.attname), ', ' ORDER BY k.n)
                  FROM pg_index i, unnest(i.indkey) WITH ORDINALITY k(attnum, n), pg_attribute a
                  WHERE i.indrelid = c.oid AND i.indisprimary AND a.attrelid = c.oid
-                   AND a.attnum = k.attnum), format('t::text COLLATE "C"')),
-       (SELECT string_agg(format('%I', a.attname), ', ' ORDER BY a.attname COLLATE "C")
+                   AND a.attnum = k.attnum), '"(row)"::text COLLATE "C"'),
+       (SELECT coalesce(string_agg(format('%I', a.attname), ', ' ORDER BY a.attname COLLATE "C"),
+                        '')
         FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname NOT LIKE 'pg\\_%'
@@ -25,7 +26,7 @@ def tables(server, database):
 
 
 def _start(server, database, name, order, columns):
-    copy = f"COPY (SELECT {columns} FROM {name} t ORDER BY {order}) TO STDOUT"
+    copy = f'COPY (SELECT {columns} FROM {name} AS "(row)" ORDER BY {order}) TO STDOUT'
     psql = subprocess.Popen(server.psql_argv(database) + ["-c", copy], stdout=subprocess.PIPE,
                             stderr=subprocess.PIPE)
     digest = subprocess.Popen(["sha256sum"], stdin=psql.stdout, stdout=subprocess.PIPE)

@@ -160,6 +160,18 @@ class Server:
             raise Failure(f"{self.name}: psql {' '.join(args)}: {done.stderr.strip()[-3000:]}")
         return done.stdout
 
+    def pgbench_init(self, database, scale):
+        """pgbench's tables, owned by shop_owner; its history has no key, so it gets full identity."""
+        done = subprocess.run([str(self.bin / "pgbench"), "-i", "-q", "-s", str(scale), "-h",
+                               str(self.home), "-p", str(self.port), "-U", "shop_owner", database],
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              timeout=600)
+        if done.returncode:
+            raise Failure(f"pgbench: {done.stdout[-1000:]}")
+        self.psql(database, user="shop_owner",
+                  input="ALTER TABLE pgbench_history REPLICA IDENTITY FULL;"
+                        "GRANT ALL ON ALL TABLES IN SCHEMA public TO app")
+
     def psql_argv(self, database):
         return [str(self.bin / "psql"), "-X", "-q", "-At", "-v", "ON_ERROR_STOP=1", "-h",
                 str(self.home), "-p", str(self.port), "-U", "postgres", "-d", database]

@@ -5,7 +5,6 @@ outside. It knows lockstep only by its command line, and proves the result witho
 import argparse
 import pathlib
 import shlex
-import subprocess
 import sys
 import threading
 import time
@@ -98,14 +97,7 @@ class Quickstart:
 
     def load(self):
         say(f"loading pgbench (scale {self.scale}) and a shop with {self.orders:,} orders")
-        done = subprocess.run([str(self.source.bin / "pgbench"), "-i", "-q", "-s", str(self.scale),
-                               "-h", str(self.source.home), "-p", str(self.source.port), "-U",
-                               "shop_owner", "shop"], stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, text=True, timeout=300)
-        if done.returncode:
-            raise Failure(f"pgbench: {done.stdout[-1000:]}")
-        self.source.psql("shop", user="shop_owner",
-                         input="ALTER TABLE pgbench_history REPLICA IDENTITY FULL")
+        self.source.pgbench_init("shop", self.scale)
         self.source.psql("shop", "-v", f"orders={self.orders}", "-f",
                          str(pathlib.Path(__file__).with_name("shop.sql")), user="shop_owner")
 
@@ -293,16 +285,16 @@ def main(cleanup):
     args = parser.parse_args()
     began = time.monotonic()
     run = Quickstart(args, cleanup)
-    done = False
+    state = {"done": False}
     # First registered, so last: the servers have ended when the folder goes.
-    cleanup.add(lambda: run.workdir.remove() if done and not args.keep else
+    cleanup.add(lambda: run.workdir.remove() if state["done"] and not args.keep else
                 say(f"kept: {run.workdir.path} (logs: migration/run.log, migration/commands.log, "
                     "load/, source/server.log, target/server.log)"))
     try:
         run.go()
-        done = True
+        state["done"] = True
     except KeyboardInterrupt:
-        done = True
+        state["done"] = True
         raise
     say(f"done in {time.monotonic() - began + args.spent:.0f} s")
     return 0
