@@ -88,20 +88,38 @@ static bool parse_float(const struct column *c, const char *text, size_t len, st
 #define HALFWAY_DOUBLE 0x1p52
 #define HALFWAY_FLOAT 0x1p22
 
+/* The next number above (step 1) or below (-1) a positive one: its bits, counted on. */
+static double neighbour(bool single, double d, int step)
+{
+    uint64_t bits;
+    uint32_t bits32;
+    float f = (float)d;
+
+    if (single) {
+        memcpy(&bits32, &f, sizeof(f));
+        bits32 += (uint32_t)step;
+        memcpy(&f, &bits32, sizeof(f));
+        return (double)f;
+    }
+    memcpy(&bits, &d, sizeof(d));
+    bits += (uint64_t)(int64_t)step;
+    memcpy(&d, &bits, sizeof(d));
+    return d;
+}
+
 /* A text that lies exactly half-way to a neighbour reads back too (ties go to even), but PostgreSQL
  * does not print it: its shortest form lies strictly inside. */
 static bool float_reads_back(bool single, double d, const char *text)
 {
-    long double below, above, exact;
+    long double exact;
 
     if (single ? strtof(text, NULL) != (float)d : strtod(text, NULL) != d)
         return false;
     if (d < (single ? HALFWAY_FLOAT : HALFWAY_DOUBLE))
         return true;
-    below = single ? (double)nextafterf((float)d, 0) : nextafter(d, 0);
-    above = single ? (double)nextafterf((float)d, INFINITY) : nextafter(d, INFINITY);
     exact = strtold(text, NULL);
-    return exact != (below + (long double)d) / 2 && exact != (above + (long double)d) / 2;
+    return exact != ((long double)d + neighbour(single, d, 1)) / 2 &&
+           exact != ((long double)d + neighbour(single, d, -1)) / 2;
 }
 
 /* The shortest decimal form that reads back as the same number, as "d.ddde±dd". A number of up to
