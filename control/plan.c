@@ -158,10 +158,12 @@ static const char *const step_state_names[] = {"planned", "ready", "running", "d
 static json_t *step_json(const struct step *step)
 {
     const struct schema_step *s = &step->s;
+    /* What is done need not be read again; a whole schema may be long. */
+    const char *sql = step->state == STEP_DONE ? "" : s->sql;
 
     return json_pack("{s:s, s:i, s:i, s:s, s:s?, s:s, s:s?, s:b, s:b, s:b}", "state",
                      step_state_names[step->state], "phase", (int)s->phase, "order", s->order,
-                     "name", s->name, "table", s->table, "sql", s->sql, "undo", s->undo, "online",
+                     "name", s->name, "table", s->table, "sql", sql, "undo", s->undo, "online",
                      s->online, "pauses_apply", s->pauses_apply, "repeated", step->repeated);
 }
 

@@ -215,7 +215,8 @@ static int run_step(const struct migration *m, struct db *control, struct db **s
         return 0;
     }
     err_wrap(e, "schema step \"%s\"", step->s.name);
-    (*schema)->engine->close(*schema);
+    if (*schema)
+        (*schema)->engine->close(*schema);
     *schema = NULL;
     if (step->state == STEP_RUNNING)
         step_move(control, step, STEP_READY, NULL);

@@ -264,34 +264,55 @@ static int next_chunk(struct worker *w, struct err *e)
     return 0;
 }
 
-/* 1 ready, 0 nothing is planned yet, -1. */
-static int connect_control(struct worker *w, struct err *e)
+/* What may there be to do? */
+struct outlook {
+    bool chunks;
+    bool steps;
+};
+
+static int is_copying_again(struct worker *w, bool *out, struct err *e)
+{
+    struct arena a = ARENA_INIT;
+    struct lane_list lanes;
+    int status = lanes_load(w->control, &a, &lanes, e);
+
+    *out = false;
+    for (size_t i = 0; status == 0 && i < lanes.n; i++)
+        *out = *out || lanes.v[i].state == LANE_LOADING;
+    arena_release(&a);
+    return status;
+}
+
+/* An idle worker must not read a ledger of many thousand lines again and again. */
+static int look_ahead(struct worker *w, struct outlook *out, struct err *e)
 {
     enum load_phase phase = LOAD_NONE;
     bool exists;
 
+    *out = (struct outlook){false, false};
     if (!w->control && migration_open_target(w->m, DB_CONTROL, &w->control, e) < 0)
         return -1;
     if (w->control->engine->control_exists(w->control, &exists, e) < 0)
         return -1;
     if (exists && load_phase_get(w->control, &phase, e) < 0)
         return -1;
-    return phase >= LOAD_PLANNED;
+    out->steps = phase >= LOAD_PLANNED && phase < LOAD_DONE;
+    out->chunks = phase == LOAD_PLANNED;
+    return phase > LOAD_PLANNED ? is_copying_again(w, &out->chunks, e) : 0;
 }
 
 static int step(struct worker *w, struct err *e)
 {
-    int status = 1;
+    struct outlook outlook = {.chunks = true, .steps = true};
+    int status = 0;
 
-    if (w->next >= w->todo.n)
-        status = connect_control(w, e);
-    if (status > 0)
+    if (w->next >= w->todo.n && look_ahead(w, &outlook, e) < 0)
+        return -1;
+    if (outlook.chunks)
         status = next_chunk(w, e);
-    else
-        return status;
-    if (status != 0)
-        return status;
-    return steps_run_one(w->m, w->control, &w->schema, false, e);
+    if (status == 0 && outlook.steps)
+        status = steps_run_one(w->m, w->control, &w->schema, false, e);
+    return status;
 }
 
 enum step_result worker_step(struct worker *w, struct err *e)
