@@ -1,0 +1,180 @@
+/* check: what would stand in the way, on both sides, before anything is changed. `run` asks the
+ * same before it begins. */
+#include "cli/cli.h"
+#include "control/facts.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+struct checking {
+    const struct context *x;
+    bool started;
+    struct arena arena;
+    struct findings findings;
+};
+
+static void add_finding(struct checking *k, bool fatal, const char *object, const char *what,
+                        const char *remedy)
+{
+    struct finding *grown = arena_alloc(&k->arena, (k->findings.n + 1) * sizeof(*grown));
+
+    if (k->findings.n)
+        memcpy(grown, k->findings.v, k->findings.n * sizeof(*grown));
+    grown[k->findings.n++] =
+        (struct finding){fatal, arena_strdup(&k->arena, object), arena_strdup(&k->arena, what),
+                         arena_strdup(&k->arena, remedy)};
+    k->findings.v = grown;
+}
+
+/* A right that is missing is what check is there to find; anything else is a failure. */
+static int as_finding(struct checking *k, const char *side, struct err *e)
+{
+    if (e->class != ERR_REFUSED)
+        return -1;
+    add_finding(k, true, side, e->msg, e->hint);
+    err_clear(e);
+    return 0;
+}
+
+static int check_side(struct checking *k, struct db *db, struct check_request *r, struct err *e)
+{
+    const char *side = r->side == SIDE_SOURCE ? "source" : "target";
+
+    if (db->engine->check(db, r, &k->arena, &k->findings, e) == 0)
+        return 0;
+    return as_finding(k, side, e);
+}
+
+static int check_source(struct checking *k, struct table_list *tables, int *version, struct err *e)
+{
+    const struct migration *m = &k->x->m;
+    struct check_request r = {.side = SIDE_SOURCE,
+                              .selection = &m->selection,
+                              .tables = tables,
+                              .pg_bindir = m->bindir,
+                              .started = k->started};
+    struct server_identity id;
+    struct db *db = NULL;
+    int rc = -1;
+
+    if (migration_open_source(m, DB_CONTROL, &db, e) < 0)
+        return as_finding(k, "source", e);
+    if (db->engine->identify(db, &id, e) < 0 ||
+        db->engine->tables(db, &m->selection, &k->arena, tables, e) < 0) {
+        rc = as_finding(k, "source", e);
+        goto out;
+    }
+    *version = id.version;
+    if (tables->n == 0)
+        add_finding(k, true, "source", "no table is chosen",
+                    "correct tables.include and tables.exclude in the configuration");
+    rc = check_side(k, db, &r, e);
+out:
+    db->engine->close(db);
+    return rc;
+}
+
+static int check_target(struct checking *k, const struct table_list *tables, int version,
+                        struct err *e)
+{
+    const struct migration *m = &k->x->m;
+    struct check_request r = {.side = SIDE_TARGET,
+                              .selection = &m->selection,
+                              .tables = tables,
+                              .pg_bindir = m->bindir,
+                              .source_version = version,
+                              .started = k->started};
+    struct db *db = NULL;
+    int rc;
+
+    if (migration_open_target(m, DB_CONTROL, &db, e) < 0)
+        return as_finding(k, "target", e);
+    rc = check_side(k, db, &r, e);
+    db->engine->close(db);
+    return rc;
+}
+
+static void check_folder(struct checking *k)
+{
+    const char *folder = k->x->folder;
+
+    if (access(folder, W_OK | X_OK) != 0)
+        add_finding(k, true, "journal",
+                    arena_printf(&k->arena, "its folder %s: %s", folder, strerror(errno)),
+                    "create the folder, or name another in journal:");
+}
+
+static void print_findings(struct cli *c, const struct findings *f, bool *unfit)
+{
+    json_t *list = json_array();
+
+    for (size_t i = 0; i < f->n; i++) {
+        const struct finding *v = &f->v[i];
+
+        *unfit = *unfit || v->fatal;
+        cli_say(c, "%-7s %s: %s", v->fatal ? "unfit" : "warning", v->object, v->what);
+        if (v->remedy && v->remedy[0])
+            cli_say(c, "        → %s", v->remedy);
+        json_array_append_new(list, json_pack("{s:b, s:s, s:s, s:s?}", "fatal", v->fatal, "object",
+                                              v->object, "what", v->what, "remedy", v->remedy));
+    }
+    cli_put(c, "findings", list);
+}
+
+int check_both(struct cli *c, const struct context *x, bool started, bool *unfit, struct err *e)
+{
+    struct checking k = {.x = x, .started = started};
+    struct table_list tables = {0};
+    int version = 0;
+    int rc = -1;
+
+    *unfit = false;
+    if (check_source(&k, &tables, &version, e) < 0 || check_target(&k, &tables, version, e) < 0)
+        goto out;
+    check_folder(&k);
+    print_findings(c, &k.findings, unfit);
+    cli_put(c, "tables", json_integer((json_int_t)tables.n));
+    rc = 0;
+out:
+    arena_release(&k.arena);
+    return rc;
+}
+
+static int is_started(const struct context *x, bool *out, struct err *e)
+{
+    struct db *db = NULL;
+    int rc;
+
+    *out = false;
+    if (migration_open_target(&x->m, DB_CONTROL, &db, e) < 0) {
+        if (e->class != ERR_REFUSED)
+            return -1;
+        err_clear(e);
+        return 0;
+    }
+    rc = context_started(db, out, e);
+    db->engine->close(db);
+    return rc;
+}
+
+int command_check(struct cli *c, struct err *e)
+{
+    struct context x;
+    bool started;
+    bool unfit;
+    int rc = -1;
+
+    if (context_open(&x, c, e) < 0)
+        return -1;
+    if (is_started(&x, &started, e) < 0 || check_both(c, &x, started, &unfit, e) < 0)
+        goto out;
+    if (unfit)
+        cli_next(c, "mend what is unfit, then lockstep check again");
+    else
+        cli_next(c, started ? "lockstep run goes on" : "fit; lockstep run begins the migration");
+    rc = unfit ? EXIT_DIFFERENT : EXIT_DONE;
+out:
+    context_close(&x);
+    return rc;
+}

@@ -1,0 +1,35 @@
+/* The table of commands; parsing, --help and the tests come from it. */
+#include "cli/cli.h"
+
+#define END                                                                                        \
+    {                                                                                              \
+        NULL, NULL, NULL                                                                           \
+    }
+
+static const struct cli_option no_options[] = {END};
+static const struct cli_option run_options[] = {
+    {"until", "caught-up", "stop when apply has caught up with the source"}, END};
+static const struct cli_option status_options[] = {
+    {"watch", NULL, "draw again every other second, until stopped"}, END};
+static const struct cli_option finish_options[] = {
+    {"abandon", NULL, "give the migration up, wherever it stands; the target keeps its rows"}, END};
+
+const struct command commands[] = {
+    {"init", "SOURCE TARGET", "write a commented lockstep.yaml for two URIs", no_options, 2, 2,
+     false, command_init},
+    {"check", "", "prerequisites, privileges and each table's fitness; changes nothing", no_options,
+     0, 0, false, command_check},
+    {"run", "", "schema, snapshot, capture and apply in one process, until stopped", run_options, 0,
+     0, false, command_run},
+    {"status", "", "phase, progress, lag, and up to where the target is consistent", status_options,
+     0, 0, false, command_status},
+    {"tables", "list | park NAME | resume NAME | recopy NAME", "the tables' lanes", no_options, 1,
+     2, false, command_tables},
+    {"verify", "", "compare both databases as of one moment, row by row", no_options, 0, 0, false,
+     command_verify},
+    {"finish", "", "remove everything that lockstep put on both servers", finish_options, 0, 0,
+     false, command_finish},
+    {"docs", "config", "print a page that is generated from the tables", no_options, 1, 1, true,
+     command_docs},
+};
+const size_t command_count = sizeof(commands) / sizeof(commands[0]);

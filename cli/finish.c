@@ -1,0 +1,196 @@
+/* finish: takes everything away that lockstep put on both servers. Every step is idempotent, and
+ * what says that there is something to do (the target's facts) goes last, so that a finish that was
+ * cut off is simply said again. */
+#include "cli/cli.h"
+#include "control/facts.h"
+#include "core/run.h"
+#include "journal/journal.h"
+
+#include <string.h>
+
+#define WAIT_MS 40000
+#define POLL_MS 200
+
+static bool may_finish(const char *state)
+{
+    static const char *const states[] = {"closed", "switched", "finished"};
+
+    for (size_t i = 0; state && i < sizeof(states) / sizeof(states[0]); i++) {
+        if (strcmp(state, states[i]) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* The cutover is behind the point of no return, or the user gives up, or an earlier finish was cut
+ * off. */
+static int check_phase(struct db *target, bool abandon, struct err *e)
+{
+    json_t *cutover = NULL;
+    json_t *request = NULL;
+    bool ok = false;
+    int rc = -1;
+
+    if (fact_read(target, "cutover", "forward", &cutover, NULL, e) < 0 ||
+        fact_read(target, "request", "finish", &request, NULL, e) < 0)
+        goto out;
+    ok = abandon || request || may_finish(fact_text(cutover, "state"));
+    rc = ok ? 0 : err_set(e, ERR_REFUSED, "the cutover has not been made; nothing was removed");
+    if (!ok)
+        err_hint(e, "lockstep cutover first, or lockstep finish --abandon to give the migration "
+                    "up");
+out:
+    json_decref(cutover);
+    json_decref(request);
+    return rc;
+}
+
+/* Asks running stages to end and waits until they have. */
+static int stop_stages(struct db *target, bool abandon, struct err *e)
+{
+    static const char *const leases[] = {"run", "conductor", "capture", "apply"};
+    int64_t deadline = mono_ms() + WAIT_MS;
+
+    if (request_put(target, "finish", json_pack("{s:b}", "abandon", abandon), e) < 0)
+        return -1;
+    for (size_t i = 0; i < sizeof(leases) / sizeof(leases[0]);) {
+        char holder[HOLDER_MAX];
+        int held = lease_held(target, leases[i], holder, sizeof(holder), e);
+
+        if (held < 0 || stop_check(e) < 0)
+            return -1;
+        if (!held) {
+            i++;
+            continue;
+        }
+        if (mono_ms() > deadline) {
+            err_set(e, ERR_FATAL, "%s does not end; it holds the lease %s", holder, leases[i]);
+            return err_hint(e, "stop that process, then lockstep finish again");
+        }
+        nap_ms(POLL_MS);
+    }
+    return 0;
+}
+
+/* An engine without a fence leaves its slot empty. */
+static int remove_fence(struct db *db, struct err *e)
+{
+    return db->engine->fence_remove ? db->engine->fence_remove(db, e) : 0;
+}
+
+static int clean_source(const struct context *x, struct err *e)
+{
+    struct db_options o = {.uri = x->m.source.uri, .migration = x->m.name, .use = DB_CONTROL};
+    struct db *db = NULL;
+    int rc = -1;
+
+    if (migration_open_source(&x->m, DB_CONTROL, &db, e) < 0)
+        return -1;
+    if (remove_fence(db, e) == 0 && db->engine->stream_drop(&o, e) == 0 &&
+        db->engine->control_remove(db, SIDE_SOURCE, e) == 0)
+        rc = 0;
+    else
+        err_wrap(e, "source");
+    db->engine->close(db);
+    return rc;
+}
+
+static int clean_all(const struct context *x, struct db *target, struct err *e)
+{
+    struct journal_options o = {.uri = x->m.journal, .max_bytes = x->m.journal_max};
+
+    if (clean_source(x, e) < 0 || journal_remove(&o, e) < 0)
+        return -1;
+    if (remove_fence(target, e) < 0 || target->engine->control_remove(target, SIDE_TARGET, e) < 0)
+        return err_wrap(e, "target");
+    return 0;
+}
+
+/* Without facts on the target: is there anything of this migration elsewhere? The configuration may
+ * name a wrong target, so what is there is not taken away without being told to. */
+static int find_leftovers(const struct context *x, bool *out, struct err *e)
+{
+    struct journal_options o = {.uri = x->m.journal, .max_bytes = x->m.journal_max};
+    struct journal_stats stats;
+    struct arena a = ARENA_INIT;
+    struct retention r = {.state = ""};
+    struct db *source = NULL;
+    int found;
+    int rc = -1;
+
+    if (migration_open_source(&x->m, DB_CONTROL, &source, e) < 0)
+        return -1;
+    if (source->engine->retention(source, &a, &r, e) < 0)
+        goto out;
+    found = journal_stat(&o, &stats, e);
+    if (found < 0)
+        goto out;
+    *out = found || !r.lost;
+    rc = 0;
+out:
+    source->engine->close(source);
+    arena_release(&a);
+    return rc;
+}
+
+static int finish_unknown(struct cli *c, const struct context *x, struct db *target, struct err *e)
+{
+    bool leftovers;
+
+    if (find_leftovers(x, &leftovers, e) < 0)
+        return -1;
+    if (leftovers && !cli_option(c, "abandon")) {
+        err_set(e, ERR_REFUSED,
+                "the target knows nothing of this migration, but a slot on the source or a journal "
+                "is there; nothing was removed");
+        return err_hint(e, "correct the target in the configuration, or lockstep finish --abandon");
+    }
+    if (leftovers &&
+        (cli_confirm(c, "Remove the slot and the journal?", e) < 0 || clean_all(x, target, e) < 0))
+        return -1;
+    cli_say(c, leftovers ? "abandoned: slot, publication and journal are gone" : "nothing left");
+    cli_put(c, "result", json_string(leftovers ? "abandoned" : "nothing_left"));
+    return EXIT_DONE;
+}
+
+static int finish(struct cli *c, const struct context *x, struct db *target, struct err *e)
+{
+    bool abandon = cli_option(c, "abandon") != NULL;
+    bool started;
+
+    if (context_started(target, &started, e) < 0)
+        return -1;
+    if (!started)
+        return finish_unknown(c, x, target, e);
+    if (check_phase(target, abandon, e) < 0)
+        return -1;
+    if (cli_confirm(c,
+                    abandon ? "Give the migration up and remove all of lockstep from both servers?"
+                            : "Remove all of lockstep from both servers? There is no way back.",
+                    e) < 0)
+        return -1;
+    if (stop_stages(target, abandon, e) < 0 || clean_all(x, target, e) < 0)
+        return -1;
+    cli_say(c, abandon ? "abandoned: slot, publication, fences, control tables and journal are "
+                         "gone; the target keeps its tables"
+                       : "finished: slots, publications, fences, control tables and journal are "
+                         "gone");
+    cli_put(c, "result", json_string(abandon ? "abandoned" : "finished"));
+    return EXIT_DONE;
+}
+
+int command_finish(struct cli *c, struct err *e)
+{
+    struct context x;
+    struct db *target = NULL;
+    int rc = -1;
+
+    if (context_open(&x, c, e) < 0)
+        return -1;
+    if (migration_open_target(&x.m, DB_CONTROL, &target, e) == 0) {
+        rc = finish(c, &x, target, e);
+        target->engine->close(target);
+    }
+    context_close(&x);
+    return rc;
+}

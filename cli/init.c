@@ -1,0 +1,137 @@
+/* init: two URIs → a commented lockstep.yaml without passwords. */
+#include "cli/cli.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* The URI with every password in it replaced by the variable; *had: there was one. */
+static const char *without_password(struct arena *a, const char *uri, const char *variable,
+                                    bool *had)
+{
+    const char *authority = strstr(uri, "://") + 3;
+    const char *at = strrchr(authority, '@');
+    const char *colon = at ? memchr(authority, ':', (size_t)(at - authority)) : NULL;
+    const char *param;
+
+    *had = colon != NULL;
+    if (colon)
+        uri = arena_printf(a, "%.*s:${%s}%s", (int)(colon - uri), uri, variable, at);
+    param = strchr(uri, '?');
+    while (param && (param = strstr(param, "password="))) {
+        size_t kept = (size_t)(param - uri) + strlen("password=");
+
+        *had = true;
+        uri = arena_printf(a, "%.*s${%s}%s", (int)kept, uri, variable,
+                           uri + kept + strcspn(uri + kept, "&"));
+        param = uri + kept;
+    }
+    return uri;
+}
+
+/* A name for the migration, out of the source's database. */
+static const char *migration_name(struct arena *a, const char *uri)
+{
+    const char *authority = strstr(uri, "://") + 3;
+    const char *at = strrchr(authority, '@');
+    const char *slash = strchr(at ? at : authority, '/');
+    size_t len = slash ? strcspn(slash + 1, "?") : 0;
+    char *name = slash ? arena_strndup(a, slash + 1, len < 31 ? len : 31) : NULL;
+
+    if (!name || !isalpha((unsigned char)*name))
+        return "migration";
+    for (char *p = name; *p; p++)
+        *p = isalnum((unsigned char)*p) ? (char)tolower((unsigned char)*p) : '_';
+    return name;
+}
+
+static const char template[] =
+    "# lockstep: what moves where. docs/configuration.md tells every key.\n"
+    "# A value may name an environment variable: ${NAME}.\n"
+    "\n"
+    "migration: %s            # names slot, publication and journal\n"
+    "\n"
+    "source: %s\n"
+    "target: %s\n"
+    "\n"
+    "# Captured changes wait here for apply; it needs room for what the source writes meanwhile.\n"
+    "# journal: file:./%s.journal\n"
+    "# journal_max: 50GiB\n"
+    "\n"
+    "# All user tables, unless said otherwise:\n"
+    "# tables:\n"
+    "#   include: [public.*]\n"
+    "#   exclude: [public.audit_*]\n"
+    "\n"
+    "# snapshot: {workers: 4, chunk_size: 64MiB, max_rate: 0}\n"
+    "# apply: {batch: 4MiB, batch_delay: 50ms, on_error: park}        # stop | park\n"
+    "# cutover: {max_pause: 5s, lease: 30s, on_switch: ./switch.sh}\n"
+    "# memory: 64MiB\n"
+    "# pg_bindir: /usr/lib/postgresql/17/bin\n";
+
+static int check_uri(const char *uri, const char *which, struct err *e)
+{
+    if ((strncmp(uri, "postgresql://", 13) == 0 || strncmp(uri, "postgres://", 11) == 0) &&
+        !strpbrk(uri, " \n\t\"'"))
+        return 0;
+    return err_set(e, ERR_CONFIG,
+                   "%s is not a URI that this version takes; expected "
+                   "postgresql://user@host:port/database",
+                   which);
+}
+
+/* Never over an existing file, also not over one that appears meanwhile. */
+static int write_new(const char *path, const struct buf *text, struct err *e)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    int rc = 0;
+
+    if (fd < 0 && errno == EEXIST) {
+        err_set(e, ERR_REFUSED, "%s exists already; it was left as it is", path);
+        return err_hint(e, "edit it, or move it away");
+    }
+    if (fd < 0)
+        return err_set(e, ERR_FATAL, "%s: %s", path, strerror(errno));
+    if (write(fd, text->data, text->len) != (ssize_t)text->len || fsync(fd) != 0)
+        rc = err_set(e, ERR_FATAL, "%s: %s", path, strerror(errno));
+    if (close(fd) != 0 && rc == 0)
+        rc = err_set(e, ERR_FATAL, "%s: %s", path, strerror(errno));
+    if (rc < 0)
+        unlink(path);
+    return rc;
+}
+
+int command_init(struct cli *c, struct err *e)
+{
+    struct arena a = ARENA_INIT;
+    const char *source;
+    const char *target;
+    const char *name;
+    bool source_had;
+    bool target_had;
+    struct buf text;
+    int rc = -1;
+
+    if (check_uri(c->operands[0], "SOURCE", e) < 0 || check_uri(c->operands[1], "TARGET", e) < 0)
+        return -1;
+    buf_init(&text, BUF_MAX_TEXT);
+    source = without_password(&a, c->operands[0], "LOCKSTEP_SOURCE_PASSWORD", &source_had);
+    target = without_password(&a, c->operands[1], "LOCKSTEP_TARGET_PASSWORD", &target_had);
+    name = migration_name(&a, c->operands[0]);
+    buf_addf(&text, template, name, source, target, name);
+    if (write_new(c->file, &text, e) < 0)
+        goto out;
+    cli_say(c, "%s is written", c->file);
+    cli_put(c, "file", json_string(c->file));
+    cli_next(c, "%s%s%s%slockstep check", source_had ? "export LOCKSTEP_SOURCE_PASSWORD=…" : "",
+             source_had ? "; " : "", target_had ? "export LOCKSTEP_TARGET_PASSWORD=…" : "",
+             target_had ? "; " : "");
+    rc = EXIT_DONE;
+out:
+    buf_release(&text);
+    arena_release(&a);
+    return rc;
+}

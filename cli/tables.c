@@ -1,0 +1,178 @@
+/* tables: the lanes, and what the stages are asked to do with one (docs/requests.md). */
+#include "cli/cli.h"
+#include "control/facts.h"
+#include "core/run.h"
+
+#include <string.h>
+
+#define WAIT_MS 20000
+#define POLL_MS 100
+
+struct verb {
+    const char *name;
+    const char *already;  /* what to say if there is nothing to do */
+    enum lane_state goal; /* the lane is there already: nothing to do */
+    bool (*obeyed)(enum lane_state now);
+};
+
+static bool is_parked(enum lane_state now)
+{
+    return now == LANE_PARKED;
+}
+static bool is_not_parked(enum lane_state now)
+{
+    return now != LANE_PARKED;
+}
+static bool is_loading(enum lane_state now)
+{
+    return now == LANE_LOADING;
+}
+
+static const struct verb verbs[] = {
+    {"park", "is parked already", LANE_PARKED, is_parked},
+    {"resume", "follows already", LANE_FOLLOWING, is_not_parked},
+    {"recopy", "is being copied already", LANE_LOADING, is_loading},
+};
+
+static int list(struct cli *c, struct db *db, struct err *e)
+{
+    struct arena a = ARENA_INIT;
+    json_t *tables = json_array();
+    struct lane_list lanes;
+    size_t parked = 0;
+    int rc = -1;
+
+    if (lanes_load(db, &a, &lanes, e) < 0)
+        goto out;
+    for (size_t i = 0; i < lanes.n; i++) {
+        const struct lane *lane = &lanes.v[i];
+
+        cli_say(c, "%-40s %-12s %s", lane->label, lane_state_name(lane->state),
+                lane->state == LANE_PARKED && lane->reason ? lane->reason : "");
+        json_array_append_new(tables,
+                              json_pack("{s:s, s:s, s:s?}", "name", lane->label, "lane",
+                                        lane_state_name(lane->state), "reason", lane->reason));
+        parked += lane->state == LANE_PARKED;
+    }
+    cli_put(c, "tables", json_incref(tables));
+    cli_next(c, "%s",
+             parked ? "mend what the reason says, then lockstep tables resume NAME"
+                    : "lockstep status");
+    rc = EXIT_DONE;
+out:
+    json_decref(tables);
+    arena_release(&a);
+    return rc;
+}
+
+/* Waits a while for the stages to obey. 1 they did, 0 not yet, -1. */
+static int wait_obeyed(struct db *db, const struct verb *verb, const char *table, struct err *e)
+{
+    int64_t deadline = mono_ms() + WAIT_MS;
+    int obeyed = 0;
+
+    while (!obeyed && mono_ms() < deadline) {
+        struct arena a = ARENA_INIT;
+        struct lane lane;
+        int found = lane_load(db, table, &a, &lane, e);
+        int held = found < 0 ? -1 : lease_held(db, "apply", NULL, 0, e);
+
+        obeyed = found > 0 && verb->obeyed(lane.state);
+        arena_release(&a);
+        if (held < 0 || stop_check(e) < 0)
+            return -1;
+        if (!held && !obeyed)
+            return 0;
+        if (!obeyed)
+            nap_ms(POLL_MS);
+    }
+    return obeyed;
+}
+
+static int ask(struct cli *c, struct db *db, const struct verb *verb, struct err *e)
+{
+    const char *table = c->operands[1];
+    struct arena a = ARENA_INIT;
+    struct lane lane;
+    int found = lane_load(db, table, &a, &lane, e);
+    const char *request;
+    json_t *body;
+    int rc = -1;
+
+    if (found <= 0) {
+        if (found == 0) {
+            err_set(e, ERR_CONFIG, "this migration has no table %s", table);
+            err_hint(e, "lockstep tables list shows them, as schema.name");
+        }
+        goto out;
+    }
+    cli_put(c, "table", json_string(table));
+    if (lane.state == verb->goal) {
+        cli_say(c, "%s %s", table, verb->already);
+        cli_next(c, "lockstep tables list");
+        rc = EXIT_DONE;
+        goto out;
+    }
+    request = arena_printf(&a, "%s/%s", verb->name, table);
+    body = strcmp(verb->name, "park") == 0 ? json_pack("{s:s}", "reason", "asked for by the user")
+                                           : json_object();
+    if (request_put(db, request, body, e) < 0)
+        goto out;
+    rc = wait_obeyed(db, verb, table, e);
+    if (rc < 0)
+        goto out;
+    cli_put(c, "obeyed", json_boolean(rc));
+    cli_say(c, rc ? "%s: done" : "%s: asked for; it is done when lockstep run gets to it", table);
+    cli_next(c, rc ? "lockstep tables list" : "lockstep run, if none is running");
+    rc = EXIT_DONE;
+out:
+    arena_release(&a);
+    return rc;
+}
+
+static int dispatch(struct cli *c, struct db *db, struct err *e)
+{
+    const char *name = c->operands[0];
+
+    if (context_need_started(db, e) < 0)
+        return -1;
+    if (strcmp(name, "list") == 0)
+        return list(c, db, e);
+    for (size_t i = 0; i < sizeof(verbs) / sizeof(verbs[0]); i++) {
+        if (strcmp(name, verbs[i].name) == 0)
+            return ask(c, db, &verbs[i], e);
+    }
+    invariant(!"the words were checked");
+}
+
+static int check_words(const struct cli *c, struct err *e)
+{
+    const char *name = c->operands[0];
+    int operands = -1;
+
+    if (strcmp(name, "list") == 0)
+        operands = 1;
+    for (size_t i = 0; i < sizeof(verbs) / sizeof(verbs[0]); i++) {
+        if (strcmp(name, verbs[i].name) == 0)
+            operands = 2;
+    }
+    if (c->noperands == operands)
+        return 0;
+    return err_set(e, ERR_CONFIG, "usage: lockstep tables %s", c->command->operands);
+}
+
+int command_tables(struct cli *c, struct err *e)
+{
+    struct context x;
+    struct db *db = NULL;
+    int rc = -1;
+
+    if (check_words(c, e) < 0 || context_open(&x, c, e) < 0)
+        return -1;
+    if (migration_open_target(&x.m, DB_CONTROL, &db, e) == 0) {
+        rc = dispatch(c, db, e);
+        db->engine->close(db);
+    }
+    context_close(&x);
+    return rc;
+}

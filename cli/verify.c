@@ -1,0 +1,165 @@
+/* verify: the exact pair, through the running stages, or through stages of its own. */
+#include "verify/verify.h"
+
+#include "cli/cli.h"
+#include "control/facts.h"
+#include "core/run.h"
+#include "run/run.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+#define JSON_LINES_MAX 1000
+
+/* ---- stages of its own ---- */
+
+struct own_stages {
+    struct run_request request;
+    atomic_bool quit;
+    pthread_t thread;
+    bool started;
+    struct err error;
+    int rc;
+};
+
+static void *own_main(void *arg)
+{
+    struct own_stages *own = arg;
+    enum run_end end;
+
+    own->rc = run_stages(&own->request, &end, &own->error);
+    return NULL;
+}
+
+/* If nobody runs them, capture and apply run in this process until verify is done. */
+static int own_start(struct own_stages *own, const struct migration *m, struct db *target,
+                     struct err *e)
+{
+    unsigned stages = 0;
+    int capture = lease_held(target, "capture", NULL, 0, e);
+    int apply = capture < 0 ? -1 : lease_held(target, "apply", NULL, 0, e);
+
+    if (capture < 0 || apply < 0)
+        return -1;
+    stages |= capture ? 0 : RUN_CAPTURE;
+    stages |= apply ? 0 : RUN_APPLY;
+    if (!stages)
+        return 0;
+    own->request = (struct run_request){.m = m, .stages = stages, .quit = &own->quit};
+    if (pthread_create(&own->thread, NULL, own_main, own) != 0)
+        return err_set(e, ERR_FATAL, "a thread cannot be made");
+    own->started = true;
+    return 0;
+}
+
+static void own_stop(struct own_stages *own)
+{
+    if (!own->started)
+        return;
+    atomic_store(&own->quit, true);
+    pthread_join(own->thread, NULL);
+}
+
+/* ---- pins of a verify that was killed ---- */
+
+static int clear_stale_pins(struct db *target, struct err *e)
+{
+    struct fact *facts;
+    size_t n;
+    int rc = 0;
+
+    if (target->engine->fact_scan(target, "request", "pin/", &facts, &n, e) < 0)
+        return -1;
+    for (size_t i = 0; rc == 0 && i < n; i++) {
+        const char *holder = fact_text(facts[i].body, "holder");
+
+        if (holder && holder_is_dead(holder))
+            rc = request_clear(target, facts[i].key, e);
+    }
+    facts_release(facts, n);
+    return rc;
+}
+
+/* ---- output ---- */
+
+struct lines {
+    struct cli *c;
+    json_t *list;
+};
+
+static void take_line(const char *line, void *ctx)
+{
+    struct lines *l = ctx;
+
+    cli_say(l->c, "%s", line);
+    if (json_array_size(l->list) < JSON_LINES_MAX)
+        json_array_append_new(l->list, json_string(line));
+}
+
+static int report(struct cli *c, const struct verify_report *r, struct err *e)
+{
+    cli_put(c, "differences", json_integer((json_int_t)r->differences));
+    cli_put(c, "tables", json_integer((json_int_t)r->tables));
+    cli_put(c, "rows", json_integer((json_int_t)r->rows));
+    cli_put(c, "not_compared", json_integer((json_int_t)r->not_compared));
+    cli_put(c, "position", json_string(r->position));
+    cli_put(c, "seconds", json_real((double)r->took_ms / 1000.0));
+    cli_put(c, "next",
+            json_string(r->differences    ? "lockstep tables recopy NAME copies a table anew"
+                        : r->not_compared ? "lockstep tables list"
+                                          : "lockstep cutover"));
+    cli_say(c, "compared %llu tables, %llu rows, as of %s, in %.1f s",
+            (unsigned long long)r->tables, (unsigned long long)r->rows, r->position,
+            (double)r->took_ms / 1000.0);
+    cli_say(c, "differences %llu", (unsigned long long)r->differences);
+    if (r->differences)
+        return EXIT_DIFFERENT;
+    if (!r->not_compared)
+        return EXIT_DONE;
+    err_set(e, ERR_FATAL, "%llu tables could not be compared, because they do not follow",
+            (unsigned long long)r->not_compared);
+    return err_hint(e, "lockstep tables list");
+}
+
+static int verify(struct cli *c, const struct context *x, struct db *target, struct err *e)
+{
+    static struct own_stages own; /* its thread may outlive a failure to join */
+    struct lines lines = {c, json_array()};
+    struct verify_request r = {.m = &x->m, .emit = take_line, .ctx = &lines};
+    struct verify_report out;
+    int rc = -1;
+
+    cli_put(c, "lines", lines.list);
+    if (context_need_started(target, e) < 0)
+        return err_set(e, ERR_FATAL, "the target knows nothing of this migration");
+    if (clear_stale_pins(target, e) < 0 || own_start(&own, &x->m, target, e) < 0)
+        return -1;
+    rc = verify_run(&r, &out, e);
+    own_stop(&own);
+    if (rc < 0) {
+        if (own.started && own.rc < 0 && own.error.class != ERR_STOPPED)
+            *e = own.error;
+        return -1;
+    }
+    return report(c, &out, e);
+}
+
+int command_verify(struct cli *c, struct err *e)
+{
+    struct context x;
+    struct db *target = NULL;
+    int rc = -1;
+
+    if (context_open(&x, c, e) < 0)
+        return -1;
+    if (migration_open_target(&x.m, DB_CONTROL, &target, e) == 0) {
+        rc = verify(c, &x, target, e);
+        target->engine->close(target);
+    }
+    context_close(&x);
+    /* 4 would say that a guard refused; verify only ever could not compare. */
+    if (rc < 0 && e->class == ERR_REFUSED)
+        e->class = ERR_FATAL;
+    return rc;
+}

@@ -1,0 +1,320 @@
+#include "observe/observe.h"
+
+#include "journal/journal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define STATUS_FRESH_MS 15000
+#define JOURNAL_WARN_PERCENT 80
+
+/* ---- pure parts ---- */
+
+const char *observe_phase(const struct phase_facts *f)
+{
+    if (!f->begun)
+        return NULL;
+    if (f->cutover && strcmp(f->cutover, "none") != 0 && strcmp(f->cutover, "undone") != 0)
+        return f->cutover;
+    if (f->load < LOAD_PLANNED)
+        return "schema";
+    if (f->load < LOAD_LOADED)
+        return "snapshot";
+    return f->load == LOAD_DONE && f->caught_up ? "following" : "catching_up";
+}
+
+int64_t observe_lag_ms(const struct lag_sample *samples, size_t n, struct position applied,
+                       int64_t now_ms)
+{
+    size_t i = n;
+
+    if (n == 0)
+        return -1;
+    while (i > 0 && position_cmp(samples[i - 1].p, applied) > 0)
+        i--;
+    /* samples[i] is the oldest place that apply has not reached. */
+    if (i == n)
+        return 0;
+    return now_ms - samples[i].at_ms;
+}
+
+/* ---- gathering ---- */
+
+struct gather {
+    const struct observe_ends *ends;
+    struct arena *a;
+    struct observation *out;
+    struct err *e;
+    json_t *run; /* what the running process wrote last, or NULL */
+};
+
+static void warn(struct gather *g, const char *text)
+{
+    struct observation *o = g->out;
+    const char **grown = arena_alloc(g->a, (o->nwarnings + 1) * sizeof(*grown));
+
+    if (o->nwarnings)
+        memcpy(grown, o->warnings, o->nwarnings * sizeof(*grown));
+    grown[o->nwarnings++] = text;
+    o->warnings = grown;
+}
+
+static int gather_phase(struct gather *g)
+{
+    struct db *db = g->ends->target;
+    struct phase_facts f = {.begun = true};
+    json_t *cutover = NULL;
+    json_t *caught = NULL;
+    json_t *finish = NULL;
+    int rc = -1;
+
+    if (fact_read(db, "cutover", "forward", &cutover, NULL, g->e) < 0 ||
+        fact_read(db, "status", "caught_up", &caught, NULL, g->e) < 0 ||
+        fact_read(db, "request", "finish", &finish, NULL, g->e) < 0 ||
+        load_phase_get(db, &f.load, g->e) < 0)
+        goto out;
+    f.cutover = fact_text(cutover, "state");
+    f.caught_up = fact_bool(caught, "reached");
+    g->out->phase = arena_strdup(g->a, observe_phase(&f));
+    if (finish)
+        g->out->phase = fact_bool(finish, "abandon") ? "abandoned" : "finished";
+    rc = 0;
+out:
+    json_decref(cutover);
+    json_decref(caught);
+    json_decref(finish);
+    return rc;
+}
+
+/* ---- tables ---- */
+
+struct tally {
+    uint64_t chunks;
+    uint64_t done;
+    uint64_t rows;
+    uint64_t bytes;
+};
+
+/* All chunks are looked at: their keys' order is not quite that of the labels. */
+static void tally_table(const struct chunk_list *chunks, const char *label, struct tally *t)
+{
+    memset(t, 0, sizeof(*t));
+    for (size_t i = 0; i < chunks->n; i++) {
+        const struct chunk *c = &chunks->v[i];
+
+        if (c->range.kind == RANGE_POINT || strcmp(c->table, label) != 0)
+            continue;
+        t->chunks++;
+        if (c->state != CHUNK_DONE)
+            continue;
+        t->done++;
+        t->rows += c->rows;
+        t->bytes += c->bytes;
+    }
+}
+
+static void fill_table(struct gather *g, const struct lane *lane, const struct table_fact *fact,
+                       const struct tally *t, struct observed_table *out)
+{
+    uint64_t estimate = fact ? fact->bytes_estimate : 0;
+
+    out->name = lane->label;
+    out->lane = lane_state_name(lane->state);
+    out->reason = lane->state == LANE_PARKED ? lane->reason : NULL;
+    out->rows = fact ? (int64_t)t->rows : UNKNOWN_COUNT;
+    out->bytes = fact ? (int64_t)t->bytes : UNKNOWN_COUNT;
+    out->eta_s = UNKNOWN_COUNT;
+    if (t->chunks == 0)
+        return;
+    out->done = (double)t->done / (double)t->chunks;
+    /* What is left, by the chunks that have been seen, else by the size on disk. */
+    out->left = t->done ? t->bytes / t->done * (t->chunks - t->done) : estimate;
+    out->total = t->bytes + out->left;
+    if (out->left == 0)
+        out->eta_s = 0;
+}
+
+/* Tables are copied one after the other, by all workers. */
+static void fill_etas(struct gather *g)
+{
+    struct observation *o = g->out;
+    uint64_t left = 0;
+
+    for (size_t i = 0; i < o->ntables; i++) {
+        left += o->tables[i].left;
+        if (o->tables[i].left && o->rate > 0)
+            o->tables[i].eta_s = (int64_t)(left / (uint64_t)o->rate) + 1;
+    }
+}
+
+static int gather_tables(struct gather *g)
+{
+    struct db *db = g->ends->target;
+    struct lane_list lanes;
+    struct chunk_list chunks;
+
+    if (lanes_load(db, g->a, &lanes, g->e) < 0 || ledger_load(db, "", g->a, &chunks, g->e) < 0)
+        return -1;
+    g->out->tables = arena_zalloc(g->a, (lanes.n + 1) * sizeof(*g->out->tables));
+    for (size_t i = 0; i < lanes.n; i++) {
+        struct table_fact fact;
+        struct tally tally;
+        int found = table_fact_load(db, lanes.v[i].label, g->a, &fact, g->e);
+
+        if (found < 0)
+            return -1;
+        tally_table(&chunks, lanes.v[i].label, &tally);
+        fill_table(g, &lanes.v[i], found ? &fact : NULL, &tally,
+                   &g->out->tables[g->out->ntables++]);
+        if (lanes.v[i].state == LANE_PARKED)
+            warn(g, arena_printf(g->a, "%s is parked: %s", lanes.v[i].label,
+                                 lanes.v[i].reason ? lanes.v[i].reason : "no reason was kept"));
+    }
+    fill_etas(g);
+    return 0;
+}
+
+/* ---- the running process ---- */
+
+static void warn_stages(struct gather *g)
+{
+    const char *name;
+    json_t *stage;
+
+    json_object_foreach(json_object_get(g->run, "stages"), name, stage)
+    {
+        const char *error = fact_text(stage, "error");
+
+        if (error)
+            warn(g, arena_printf(g->a, "%s has been failing for %d s: %s", name,
+                                 (int)fact_int(stage, "for_s", 0), error));
+    }
+}
+
+static int gather_run(struct gather *g)
+{
+    struct db *db = g->ends->target;
+    char holder[HOLDER_MAX];
+    int64_t now;
+    int held = lease_held(db, "run", holder, sizeof(holder), g->e);
+
+    if (held < 0 || db->engine->clock_ms(db, &now, g->e) < 0 ||
+        fact_read(db, "status", "run", &g->run, NULL, g->e) < 0)
+        return -1;
+    if (held)
+        g->out->running = arena_strdup(g->a, holder);
+    else
+        warn(g, "no process runs this migration: lockstep run goes on");
+    if (!g->run || now - fact_int(g->run, "at_ms", 0) > STATUS_FRESH_MS) {
+        json_decref(g->run);
+        g->run = NULL;
+        return 0;
+    }
+    g->out->rate = fact_int(g->run, "rate", UNKNOWN_COUNT);
+    if (fact_int(g->run, "lag_ms", -1) >= 0)
+        g->out->lag_seconds = (double)fact_int(g->run, "lag_ms", 0) / 1000.0;
+    warn_stages(g);
+    return 0;
+}
+
+/* ---- positions, journal, source ---- */
+
+static int gather_checkpoint(struct gather *g)
+{
+    const struct engine *engine = g->ends->m->source.engine;
+    struct checkpoint c;
+    struct position now;
+    struct err ignored;
+    char text[80];
+    int found = checkpoint_load(g->ends->target, "forward", &c, g->e);
+
+    if (found <= 0)
+        return found;
+    engine->position_text(c.next, text, sizeof(text));
+    g->out->consistent_up_to = arena_strdup(g->a, text);
+    g->out->changes = (int64_t)c.changes;
+    if (g->ends->source && engine->current_position(g->ends->source, &now, &ignored) == 0) {
+        g->out->lag_bytes = (int64_t)engine->position_distance(c.next, now);
+        if (g->out->lag_bytes == 0)
+            g->out->lag_seconds = 0;
+    }
+    return 0;
+}
+
+static void gather_source(struct gather *g)
+{
+    struct db *source = g->ends->source;
+    struct retention r;
+    struct err e;
+
+    if (!source) {
+        warn(g, arena_printf(g->a, "the source cannot be read: %s",
+                             g->ends->source_trouble ? g->ends->source_trouble : "no connection"));
+        return;
+    }
+    if (source->engine->retention(source, g->a, &r, &e) < 0) {
+        warn(g, arena_printf(g->a, "the source's retained log cannot be read: %s", e.msg));
+        return;
+    }
+    if (r.lost)
+        warn(g, arena_printf(g->a, "the source no longer keeps the log for this migration (%s)",
+                             r.state));
+    else
+        g->out->retained_bytes = (int64_t)r.retained_bytes;
+}
+
+static void gather_journal(struct gather *g)
+{
+    const struct migration *m = g->ends->m;
+    struct journal_options o = {.uri = m->journal, .max_bytes = m->journal_max};
+    struct journal_stats stats;
+    struct err e;
+    int found = journal_stat(&o, &stats, &e);
+
+    if (found < 0)
+        warn(g, arena_printf(g->a, "the journal cannot be read: %s", e.msg));
+    if (found <= 0)
+        return;
+    g->out->journal_bytes = (int64_t)stats.bytes;
+    if (m->journal_max && stats.bytes / 100 * 100 >= m->journal_max / 100 * JOURNAL_WARN_PERCENT)
+        warn(g, arena_printf(g->a,
+                             "the journal holds %d %% of journal_max; at 100 %% capture "
+                             "pauses",
+                             (int)(stats.bytes / (m->journal_max / 100))));
+}
+
+int observe(const struct observe_ends *ends, struct arena *a, struct observation *out,
+            struct err *e)
+{
+    struct gather g = {.ends = ends, .a = a, .out = out, .e = e};
+    json_t *self = NULL;
+    bool begun;
+    int rc = -1;
+
+    *out = (struct observation){.lag_bytes = UNKNOWN_COUNT,
+                                .lag_seconds = -1,
+                                .retained_bytes = UNKNOWN_COUNT,
+                                .journal_bytes = UNKNOWN_COUNT,
+                                .changes = UNKNOWN_COUNT,
+                                .rate = UNKNOWN_COUNT};
+    if (ends->target->engine->control_exists(ends->target, &begun, e) < 0)
+        return -1;
+    if (begun && fact_read(ends->target, "migration", "self", &self, NULL, e) < 0)
+        return -1;
+    if (!self) {
+        warn(&g, "nothing of this migration is on the target: not begun, or finished");
+        return 0;
+    }
+    json_decref(self);
+    if (gather_phase(&g) < 0 || gather_run(&g) < 0 || gather_tables(&g) < 0 ||
+        gather_checkpoint(&g) < 0)
+        goto out;
+    gather_journal(&g);
+    /* Before publication and slot exist there is nothing to be retained or lost. */
+    if (strcmp(out->phase, "schema") != 0 || !ends->source)
+        gather_source(&g);
+    rc = 0;
+out:
+    json_decref(g.run);
+    return rc;
+}

@@ -1,0 +1,86 @@
+/* What `status` tells: gathered from the control facts and both servers, changed by nobody. */
+#ifndef LOCKSTEP_OBSERVE_OBSERVE_H
+#define LOCKSTEP_OBSERVE_OBSERVE_H
+
+#include "control/facts.h"
+#include "control/ledger.h"
+
+#define UNKNOWN_COUNT ((int64_t)-1)
+
+struct observed_table {
+    const char *name;   /* schema.table */
+    const char *lane;   /* loading, following, parked, catching_up */
+    const char *reason; /* parked; else NULL */
+    int64_t rows;       /* copied so far */
+    int64_t bytes;
+    int64_t eta_s;  /* until it is copied */
+    uint64_t left;  /* bytes not copied yet, by estimate */
+    uint64_t total; /* bytes to copy, by estimate; 0: not known */
+    double done;    /* 0 … 1: the share of its chunks that is copied */
+};
+
+/* Whatever is not known is NULL or UNKNOWN_COUNT, never 0. */
+struct observation {
+    const char *phase;
+    size_t ntables;
+    struct observed_table *tables;
+    int64_t lag_bytes;
+    double lag_seconds; /* negative: not known */
+    const char *consistent_up_to;
+    int64_t retained_bytes;
+    int64_t journal_bytes;
+    int64_t changes;     /* applied since the beginning */
+    int64_t rate;        /* bytes copied a second, at present */
+    const char *running; /* the holder of the lease "run", NULL: none */
+    size_t nwarnings;
+    const char **warnings;
+};
+
+struct observe_ends {
+    const struct migration *m;
+    struct db *target; /* DB_CONTROL */
+    struct db *source; /* DB_CONTROL; NULL: cannot be reached now */
+    const char *source_trouble;
+};
+
+/* -1 only if the target cannot be read. */
+int observe(const struct observe_ends *ends, struct arena *a, struct observation *out,
+            struct err *e);
+
+/* ---- the forms ---- */
+
+/* The object of `status --json` (design.md §8). */
+json_t *observe_json(const struct observation *o);
+/* One line of progress. */
+void observe_line(const struct observation *o, struct buf *out);
+/* The page for people; bars: with progress bars. */
+void observe_page(const struct observation *o, bool bars, struct buf *out);
+/* What to type now. */
+const char *observe_next(const struct observation *o);
+
+/* ---- pure parts ---- */
+
+struct phase_facts {
+    bool begun;          /* the control facts are there */
+    const char *cutover; /* state of the cutover's fact, or NULL */
+    enum load_phase load;
+    bool caught_up; /* apply has once passed what the source had when all lanes first followed */
+};
+/* NULL: not begun. */
+const char *observe_phase(const struct phase_facts *f);
+
+/* Lag in time, from samples of the source's position (newest last): how long ago the source stood
+ * where apply stands now. */
+struct lag_sample {
+    struct position p;
+    int64_t at_ms;
+};
+/* Milliseconds, or -1: not known. */
+int64_t observe_lag_ms(const struct lag_sample *samples, size_t n, struct position applied,
+                       int64_t now_ms);
+
+/* "1.5 GiB", "42 s", "3 min" */
+void observe_size(char *out, size_t size, uint64_t bytes);
+void observe_time(char *out, size_t size, int64_t seconds);
+
+#endif

@@ -1,0 +1,24 @@
+/* The leases of the stages that this process runs. Internal to run/. */
+#ifndef LOCKSTEP_RUN_LEASE_H
+#define LOCKSTEP_RUN_LEASE_H
+
+#include "control/facts.h"
+
+#define LEASES_MAX 4
+
+struct leases {
+    const struct migration *m;
+    size_t n;
+    const char *names[LEASES_MAX];
+    bool taken[LEASES_MAX];
+};
+
+void leases_init(struct leases *l, const struct migration *m, unsigned stages);
+/* Takes all, waiting for those of processes that vanished. ERR_REFUSED: a living process has one.
+ * *until: mono_ms up to which they are surely ours. */
+int leases_take(struct leases *l, struct db *target, int64_t *until, struct err *e);
+/* ERR_FENCED: another process took one over. */
+int leases_renew(struct leases *l, struct db *target, int64_t *until, struct err *e);
+void leases_release(struct leases *l, struct db *target);
+
+#endif

@@ -1,0 +1,255 @@
+/* The supervisor: the thread that called run_stages() takes the leases, starts a thread for each
+ * stage, and then looks after them a few times a second until the end.
+ *
+ * A normal course: leases → threads → (every lease/3: renew; every second: look at the facts; every
+ * few seconds: write the status fact) → one of the ends → quit flag → join →
+ * leases given back.
+ *
+ * The stages retry what may heal by themselves (run/stage.c). The supervisor's own connections are
+ * mended the same way: while it cannot renew, the leases run out by our clock and the leased stages
+ * stand still; a successor may then take over, which the next renewal finds out (ERR_FENCED).
+ *
+ * A stage that hangs in a call must not keep the process from ending: threads are joined with a
+ * deadline, and one that misses it is named and left behind, with what it holds. */
+#include "run/run.h"
+
+#include "core/log.h"
+#include "core/run.h"
+#include "run/house.h"
+#include "run/lease.h"
+#include "run/stage.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define TICK_MS 100
+#define LOOK_MS 1000
+#define JOIN_MS 12000
+#define RECONNECT_MS 1000
+#define STAGES_MAX (4 + 64)
+
+struct supervisor {
+    const struct run_request *r;
+    struct stage_shared shared;
+    struct stage stages[STAGES_MAX];
+    size_t n;
+    struct leases leases;
+    struct house house; /* the supervisor's view of the facts */
+    struct db *target;
+    int64_t next_renew;
+    int64_t next_look;
+    int64_t next_connect;
+    bool troubled; /* the supervisor's own connection; logged once */
+    bool ended;
+    enum run_end end;
+};
+
+/* ---- stages ---- */
+
+static int start_one(struct supervisor *s, const struct stage_ops *ops, int number, struct err *e)
+{
+    invariant(s->n < STAGES_MAX);
+    return stage_start(&s->stages[s->n++], ops, &s->shared, number, e);
+}
+
+static int start_all(struct supervisor *s, struct err *e)
+{
+    unsigned stages = s->r->stages;
+
+    if ((stages & RUN_CAPTURE) && start_one(s, &stage_capture, 0, e) < 0)
+        return -1;
+    if ((stages & RUN_APPLY) && start_one(s, &stage_apply, 0, e) < 0)
+        return -1;
+    if ((stages & RUN_APPLY) && start_one(s, &stage_janitor, 0, e) < 0)
+        return -1;
+    if (!(stages & RUN_SNAPSHOT))
+        return 0;
+    if (start_one(s, &stage_conductor, 0, e) < 0)
+        return -1;
+    for (int i = 0; i < s->r->m->workers; i++) {
+        if (start_one(s, &stage_worker, i, e) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* True if all threads have ended. */
+static bool stop_all(struct supervisor *s)
+{
+    int64_t deadline = mono_ms() + JOIN_MS;
+    bool all = true;
+
+    atomic_store(&s->shared.quit, true);
+    for (size_t i = 0; i < s->n; i++) {
+        if (!stage_join(&s->stages[i], deadline)) {
+            log_event(LOG_ERROR, "run", "hangs", "stage=%s number=%d: did not end within %d s",
+                      s->stages[i].ops->name, s->stages[i].number, JOIN_MS / 1000);
+            all = false;
+        }
+    }
+    return all;
+}
+
+/* -1 with the error of a stage that is over. */
+static int check_stages(struct supervisor *s, struct err *e)
+{
+    for (size_t i = 0; i < s->n; i++) {
+        struct err trouble;
+        int64_t since;
+
+        if (stage_trouble(&s->stages[i], &trouble, &since)) {
+            *e = trouble;
+            return err_wrap(e, "%s", s->stages[i].ops->name);
+        }
+    }
+    return 0;
+}
+
+/* ---- the supervisor's own connection ---- */
+
+static void disconnect(struct supervisor *s)
+{
+    if (s->target)
+        s->target->engine->close(s->target);
+    s->target = NULL;
+}
+
+/* 0: mended or to be tried again later; -1: not to be mended. */
+static int mend(struct supervisor *s, struct err *e)
+{
+    bool exists;
+    struct err again;
+
+    if (e->class == ERR_STOPPED)
+        return 0;
+    if (e->class != ERR_RETRY && e->class != ERR_UNKNOWN) {
+        /* `finish` may have removed the facts under our feet: then this is the end, no error. */
+        if (s->target && e->class == ERR_FATAL &&
+            s->target->engine->control_exists(s->target, &exists, &again) == 0 && !exists) {
+            s->ended = true;
+            s->end = RUN_ENDED_FINISHED;
+            return 0;
+        }
+        return -1;
+    }
+    if (!s->troubled)
+        log_err(LOG_WARN, "run", "will-retry", e);
+    s->troubled = true;
+    s->next_connect = mono_ms() + RECONNECT_MS;
+    disconnect(s);
+    err_clear(e);
+    return 0;
+}
+
+static int connect_target(struct supervisor *s, struct err *e)
+{
+    if (s->target)
+        return 0;
+    if (migration_open_target(s->r->m, DB_CONTROL, &s->target, e) < 0)
+        return -1;
+    s->next_renew = 0;
+    return 0;
+}
+
+/* ---- one look after everything ---- */
+
+static int renew(struct supervisor *s, struct err *e)
+{
+    int64_t until;
+
+    if (mono_ms() < s->next_renew)
+        return 0;
+    if (leases_renew(&s->leases, s->target, &until, e) < 0)
+        return -1;
+    atomic_store(&s->shared.leased_until, until);
+    s->next_renew = mono_ms() + s->r->m->lease_ms / 3;
+    return 0;
+}
+
+static int look(struct supervisor *s, struct err *e)
+{
+    bool finish;
+    bool parked;
+
+    if (mono_ms() < s->next_look)
+        return 0;
+    s->next_look = mono_ms() + LOOK_MS;
+    if (house_finish_asked(s->target, &finish, e) < 0)
+        return -1;
+    if (finish) {
+        s->ended = true;
+        s->end = RUN_ENDED_FINISHED;
+        return 0;
+    }
+    if (house_tend(&s->house, s->target, s->stages, s->n, e) < 0)
+        return -1;
+    if (s->r->until_caught_up && house_caught_up(&s->house, &parked)) {
+        s->ended = true;
+        s->end = parked ? RUN_ENDED_PARKED : RUN_ENDED_CAUGHT_UP;
+    }
+    return 0;
+}
+
+static int tick(struct supervisor *s, struct err *e)
+{
+    int rc;
+
+    if (s->r->quit && atomic_load(s->r->quit)) {
+        s->ended = true;
+        s->end = RUN_ENDED_QUIT;
+        return 0;
+    }
+    if (check_stages(s, e) < 0)
+        return -1;
+    if (!s->target && mono_ms() < s->next_connect)
+        return 0;
+    rc = connect_target(s, e);
+    if (rc == 0)
+        rc = renew(s, e);
+    if (rc == 0)
+        rc = look(s, e);
+    if (rc < 0)
+        return mend(s, e);
+    if (s->troubled)
+        log_event(LOG_INFO, "run", "recovered", "the target answers again");
+    s->troubled = false;
+    return 0;
+}
+
+static int supervise(struct supervisor *s, struct err *e)
+{
+    while (!s->ended) {
+        if (stop_check(e) < 0 || tick(s, e) < 0)
+            return -1;
+        nap_ms(TICK_MS);
+    }
+    return 0;
+}
+
+int run_stages(const struct run_request *r, enum run_end *end, struct err *e)
+{
+    static struct supervisor s; /* large, and one a process; a thread left behind may use it */
+    int64_t until;
+    int rc = -1;
+
+    memset(&s, 0, sizeof(s));
+    s.r = r;
+    s.shared.m = r->m;
+    leases_init(&s.leases, r->m, r->stages);
+    house_init(&s.house, r->m, r->progress);
+    if (migration_open_target(r->m, DB_CONTROL, &s.target, e) < 0)
+        goto out;
+    if (leases_take(&s.leases, s.target, &until, e) < 0)
+        goto out;
+    atomic_store(&s.shared.leased_until, until);
+    if (start_all(&s, e) == 0)
+        rc = supervise(&s, e);
+    /* The leases of stages that still hang are left to run out. */
+    if (stop_all(&s) && s.target)
+        leases_release(&s.leases, s.target);
+    *end = s.end;
+out:
+    disconnect(&s);
+    house_release(&s.house);
+    return rc;
+}

@@ -1,0 +1,40 @@
+/* The stages as threads of one process, and their supervisor. */
+#ifndef LOCKSTEP_RUN_RUN_H
+#define LOCKSTEP_RUN_RUN_H
+
+#include "control/migration.h"
+
+#include <stdatomic.h>
+
+enum run_stages {
+    RUN_CAPTURE = 1,
+    RUN_APPLY = 2,
+    RUN_SNAPSHOT = 4, /* conductor and workers */
+    RUN_ALL = RUN_CAPTURE | RUN_APPLY | RUN_SNAPSHOT
+};
+
+struct run_request {
+    const struct migration *m;
+    unsigned stages;
+    bool until_caught_up;
+    bool progress;           /* lines for people on stderr */
+    const atomic_bool *quit; /* may be NULL; set by another thread: end in good order */
+};
+
+enum run_end {
+    RUN_ENDED_FINISHED,  /* the request `finish` was seen */
+    RUN_ENDED_CAUGHT_UP, /* --until caught-up */
+    RUN_ENDED_PARKED,    /* the same, but a lane is parked */
+    RUN_ENDED_QUIT       /* `quit` was set */
+};
+
+/* Takes the leases (waiting for those of a process that vanished), starts the stages, tends them
+ * until the end, stops them in good order and gives the leases back. The control schema is there
+ * and the migration registered. ERR_STOPPED: the process was asked to stop. ERR_REFUSED: another
+ * process runs these stages. Errors that may heal are retried for ever and shown by `status`. */
+int run_stages(const struct run_request *r, enum run_end *end, struct err *e);
+
+/* Is the holder's process certainly dead? Only known for this host. */
+bool holder_is_dead(const char *holder);
+
+#endif

@@ -1,0 +1,19 @@
+/* The exact pair of snapshots (docs/requests.md). Internal to verify/. */
+#ifndef LOCKSTEP_VERIFY_PIN_H
+#define LOCKSTEP_VERIFY_PIN_H
+
+#include "control/facts.h"
+
+struct pair {
+    struct db *control; /* target, DB_CONTROL */
+    struct pin source;  /* holder, snapshot, position */
+    char target_snapshot[80];
+    char request[80]; /* its key while it stands, else "" */
+    struct arena arena;
+};
+
+int pair_take(struct pair *p, const struct migration *m, struct err *e);
+/* Lets both go; takes an empty one. */
+void pair_release(struct pair *p);
+
+#endif

@@ -1,0 +1,263 @@
+#include "verify/verify.h"
+
+#include "core/log.h"
+#include "core/run.h"
+#include "verify/diff.h"
+#include "verify/pin.h"
+#include "verify/scan.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* A table's buckets that differ, kept until everything was read once. */
+struct suspect {
+    const struct table *table;
+    uint64_t rows; /* of the source, in those buckets */
+    bool differs[BUCKETS];
+};
+
+struct verifying {
+    const struct verify_request *r;
+    struct verify_report *report;
+    struct arena arena;
+    struct pair pair;
+    struct table_list tables; /* that are compared */
+    struct suspect *suspects;
+    size_t nsuspects;
+    struct diff_out out;
+};
+
+static void emit_line(struct verifying *v, const char *line)
+{
+    v->r->emit(line, v->r->ctx);
+}
+
+/* ---- what is compared ---- */
+
+static int catalog(const struct migration *m, bool source, struct arena *a, struct table_list *out,
+                   struct err *e)
+{
+    struct db *db = NULL;
+    int rc = source ? migration_open_source(m, DB_CONTROL, &db, e)
+                    : migration_open_target(m, DB_CONTROL, &db, e);
+
+    if (rc == 0) {
+        rc = db->engine->tables(db, &m->selection, a, out, e);
+        db->engine->close(db);
+    }
+    return rc;
+}
+
+static const struct table *find_table(const struct table_list *l, const char *label)
+{
+    for (size_t i = 0; i < l->n; i++) {
+        if (strcmp(table_label(l->v[i]), label) == 0)
+            return l->v[i];
+    }
+    return NULL;
+}
+
+static const struct lane *find_lane(const struct lane_list *l, const char *label)
+{
+    for (size_t i = 0; i < l->n; i++) {
+        if (strcmp(l->v[i].label, label) == 0)
+            return &l->v[i];
+    }
+    return NULL;
+}
+
+static bool has_column(const struct table *t, const char *name)
+{
+    for (size_t i = 0; i < t->ncolumns; i++) {
+        if (strcmp(t->columns[i].name, name) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* True if the target can be read by the source's columns; else says what is missing. */
+static bool same_columns(struct verifying *v, const struct table *source,
+                         const struct table *target)
+{
+    const char *label = table_label(source);
+    bool same = true;
+
+    if (!target) {
+        emit_line(v, arena_printf(&v->arena, "%s: missing on target", label));
+        v->out.differences++;
+        return false;
+    }
+    for (size_t i = 0; i < source->ncolumns; i++) {
+        const struct column *c = &source->columns[i];
+
+        if (c->generated || has_column(target, c->name))
+            continue;
+        emit_line(v, arena_printf(&v->arena, "%s: column %s: missing on target", label, c->name));
+        v->out.differences++;
+        same = false;
+    }
+    return same;
+}
+
+/* The source's tables, less those that the target does not claim to follow. */
+static int choose_tables(struct verifying *v, struct err *e)
+{
+    const struct migration *m = v->r->m;
+    struct table_list source = {0};
+    struct table_list target = {0};
+    struct lane_list lanes;
+
+    if (catalog(m, true, &v->arena, &source, e) < 0 ||
+        catalog(m, false, &v->arena, &target, e) < 0 ||
+        lanes_load(v->pair.control, &v->arena, &lanes, e) < 0)
+        return -1;
+    v->tables.v = arena_alloc(&v->arena, (source.n + 1) * sizeof(*v->tables.v));
+    for (size_t i = 0; i < source.n; i++) {
+        const char *label = table_label(source.v[i]);
+        const struct lane *lane = find_lane(&lanes, label);
+
+        if (lane && lane->state != LANE_FOLLOWING) {
+            emit_line(v, arena_printf(&v->arena, "%s: not compared: %s%s%s", label,
+                                      lane_state_name(lane->state), lane->reason ? ": " : "",
+                                      lane->reason ? lane->reason : ""));
+            v->report->not_compared++;
+        } else if (same_columns(v, source.v[i], find_table(&target, label))) {
+            v->tables.v[v->tables.n++] = source.v[i];
+        }
+    }
+    return 0;
+}
+
+/* ---- first reading ---- */
+
+static int compare_buckets(struct verifying *v, struct err *e)
+{
+    const char *const snapshots[SCAN_SIDES] = {v->pair.source.snapshot, v->pair.target_snapshot};
+    struct scanner s;
+    int rc = scanner_start(&s, v->r->m, &v->tables, snapshots, e);
+
+    v->suspects = arena_alloc(&v->arena, (v->tables.n + 1) * sizeof(*v->suspects));
+    for (size_t i = 0; rc == 0 && i < v->tables.n; i++) {
+        struct suspect *suspect = &v->suspects[v->nsuspects];
+        const struct bucket_set *sets[SCAN_SIDES];
+
+        rc = scanner_get(&s, i, sets, e);
+        if (rc < 0)
+            break;
+        v->report->rows += sets[SCAN_SOURCE]->rows;
+        v->report->tables++;
+        suspect->table = v->tables.v[i];
+        v->nsuspects += bucket_compare(sets[SCAN_SOURCE], sets[SCAN_TARGET], suspect->differs,
+                                       &suspect->rows) > 0;
+    }
+    scanner_stop(&s);
+    return rc;
+}
+
+/* ---- second reading ---- */
+
+static bool to_source(const struct row *r, void *ctx)
+{
+    diff_source(ctx, r);
+    return true;
+}
+static bool to_target(const struct row *r, void *ctx)
+{
+    diff_target(ctx, r);
+    return true;
+}
+
+static int tell_suspect(struct verifying *v, const struct suspect *s, struct db *source,
+                        struct db *target, struct err *e)
+{
+    uint64_t passes = diff_passes(s->table, s->rows);
+    struct diff *d = diff_new(s->table, s->differs, &v->out);
+    int rc = 0;
+
+    for (uint64_t pass = 0; rc == 0 && pass < passes; pass++) {
+        diff_pass(d, pass, passes);
+        rc = scan_table(source, s->table, v->pair.source.snapshot, to_source, d, e);
+        if (rc == 0)
+            rc = scan_table(target, s->table, v->pair.target_snapshot, to_target, d, e);
+        if (rc == 0)
+            diff_end(d);
+    }
+    diff_free(d);
+    return rc;
+}
+
+static int tell_suspects(struct verifying *v, struct err *e)
+{
+    struct db *source = NULL;
+    struct db *target = NULL;
+    int rc = -1;
+
+    if (v->nsuspects == 0)
+        return 0;
+    if (migration_open_source(v->r->m, DB_READ, &source, e) < 0 ||
+        migration_open_target(v->r->m, DB_READ, &target, e) < 0)
+        goto out;
+    rc = 0;
+    for (size_t i = 0; rc == 0 && i < v->nsuspects; i++) {
+        uint64_t before = v->out.differences;
+
+        rc = tell_suspect(v, &v->suspects[i], source, target, e);
+        /* Hashes differ, so something must have been told. */
+        invariant(rc < 0 || v->out.differences > before);
+    }
+out:
+    if (source)
+        source->engine->close(source);
+    if (target)
+        target->engine->close(target);
+    return rc;
+}
+
+/* ---- all of it ---- */
+
+static int check_loaded(struct verifying *v, struct err *e)
+{
+    enum load_phase load;
+
+    if (load_phase_get(v->pair.control, &load, e) < 0)
+        return -1;
+    if (load >= LOAD_LOADED)
+        return 0;
+    err_set(e, ERR_RETRY, "the tables are still being copied; there is nothing to compare yet");
+    return err_hint(e, "lockstep status tells how far it is");
+}
+
+static int open_control(struct verifying *v, struct err *e)
+{
+    struct db *control = NULL;
+    int rc;
+
+    if (migration_open_target(v->r->m, DB_CONTROL, &control, e) < 0)
+        return -1;
+    v->pair.control = control;
+    rc = check_loaded(v, e);
+    control->engine->close(control);
+    v->pair.control = NULL;
+    return rc;
+}
+
+int verify_run(const struct verify_request *r, struct verify_report *out, struct err *e)
+{
+    struct verifying v = {.r = r, .report = out, .out = {r->emit, r->ctx, 0}};
+    int64_t begun = mono_ms();
+    int rc = -1;
+
+    memset(out, 0, sizeof(*out));
+    if (open_control(&v, e) < 0 || pair_take(&v.pair, r->m, e) < 0 || choose_tables(&v, e) < 0)
+        goto out;
+    r->m->source.engine->position_text(v.pair.source.next, out->position, sizeof(out->position));
+    if (compare_buckets(&v, e) < 0 || tell_suspects(&v, e) < 0)
+        goto out;
+    rc = 0;
+out:
+    out->differences = v.out.differences;
+    out->took_ms = mono_ms() - begun;
+    pair_release(&v.pair);
+    arena_release(&v.arena);
+    return rc;
+}

@@ -1,0 +1,31 @@
+/* Verify: both databases as of one moment of the source, row by row (design.md §7).
+ *
+ * The pair of snapshots is exact: apply stands still, the source is pinned at a position that lies
+ * ahead of it, apply goes on to exactly that position and pins the target there. Writers on the
+ * source are never held. Both sides are then read once, each by one thread, into buckets of hashes;
+ * only rows of buckets that differ are read again and told by key. */
+#ifndef LOCKSTEP_VERIFY_VERIFY_H
+#define LOCKSTEP_VERIFY_VERIFY_H
+
+#include "control/migration.h"
+
+struct verify_request {
+    const struct migration *m;
+    /* One line for each difference: "public.orders (id)=(42): differs: note, total". */
+    void (*emit)(const char *line, void *ctx);
+    void *ctx;
+};
+
+struct verify_report {
+    uint64_t differences;
+    uint64_t tables;       /* compared */
+    uint64_t not_compared; /* tables whose lane does not follow */
+    uint64_t rows;         /* of the source */
+    char position[80];     /* of the source, in its own text */
+    int64_t took_ms;
+};
+
+/* Capture and apply run, here or in another process. -1: could not compare. */
+int verify_run(const struct verify_request *r, struct verify_report *out, struct err *e);
+
+#endif
