@@ -348,8 +348,15 @@ static void copy_value(struct arena *a, avro_value_t *from, const void *data, si
         avro_value_reset(from);
 }
 
-static int read_column(struct arena *a, const struct table *t, const struct column *c,
-                       const avro_value_t *u, struct value *out, struct err *e)
+/* What reading a row needs at every column. */
+struct reading {
+    struct arena *a;
+    const struct table *table;
+    struct err *e;
+};
+
+static int read_column(const struct reading *rd, const struct column *c, const avro_value_t *u,
+                       struct value *out)
 {
     char text[NATURAL_TEXT_MAX];
     struct natural n;
@@ -361,25 +368,26 @@ static int read_column(struct arena *a, const struct table *t, const struct colu
         return 0;
     if (avro_value_get_type(&v) == AVRO_STRING) {
         data = get_text(&v, &len);
-        copy_value(a, &v, data, len, out);
+        copy_value(rd->a, &v, data, len, out);
         return 0;
     }
     if (c->kind == TYPE_BYTES) {
         avro_value_get_bytes(&v, &data, &len);
-        copy_value(a, &v, data, len, out);
+        copy_value(rd->a, &v, data, len, out);
         return 0;
     }
     len = get_natural(&v, &n) ? natural_print(c, &n, text) : 0;
     if (len == 0)
-        return err_set(e, ERR_FATAL, "table %s, column %s: the journal holds a value out of range",
-                       table_label(t), c->name);
-    copy_value(a, &v, text, len, out);
+        return err_set(rd->e, ERR_FATAL,
+                       "table %s, column %s: the journal holds a value out of range",
+                       table_label(rd->table), c->name);
+    copy_value(rd->a, &v, text, len, out);
     return 0;
 }
 
-static int read_unchanged(const struct table *t, const avro_value_t *names, struct row *row,
-                          struct err *e)
+static int read_unchanged(const struct reading *rd, const avro_value_t *names, struct row *row)
 {
+    const struct table *t = rd->table;
     size_t n = 0;
 
     avro_value_get_size(names, &n);
@@ -390,30 +398,30 @@ static int read_unchanged(const struct table *t, const avro_value_t *names, stru
         while (c < t->ncolumns && strcmp(t->columns[c].name, name) != 0)
             c++;
         if (!row || c == t->ncolumns || row->v[c].state == VALUE_SET)
-            return err_set(e, ERR_FATAL, "table %s: the journal calls column %.64s unchanged",
+            return err_set(rd->e, ERR_FATAL, "table %s: the journal calls column %.64s unchanged",
                            table_label(t), name);
         row->v[c].state = VALUE_UNCHANGED;
     }
     return 0;
 }
 
-static int read_row(struct arena *a, const struct table *t, const avro_value_t *u,
-                    const avro_value_t *names, const struct row **out, struct err *e)
+static int read_row(const struct reading *rd, const avro_value_t *u, const avro_value_t *names,
+                    const struct row **out)
 {
     avro_value_t record;
     struct row *row = NULL;
 
     if (current(u, &record)) {
-        row = row_new(a, t->ncolumns);
+        row = row_new(rd->a, rd->table->ncolumns);
         for (size_t i = 0; i < row->n; i++) {
             avro_value_t v = field(&record, i);
 
-            if (read_column(a, t, &t->columns[i], &v, &row->v[i], e) < 0)
+            if (read_column(rd, &rd->table->columns[i], &v, &row->v[i]) < 0)
                 return -1;
         }
     }
     *out = row;
-    return read_unchanged(t, names, row, e);
+    return read_unchanged(rd, names, row);
 }
 
 /* ---- records ---- */
@@ -435,6 +443,7 @@ static int check_op(const struct change *c, struct err *e)
 static int read_change(const struct known *k, struct arena *a, struct record *r, struct err *e)
 {
     static const char ops[] = "cudt";
+    const struct reading rd = {a, k->table, e};
     const avro_value_t *v = &k->value;
     const char *op = text_field(v, CHANGE_OP);
     avro_value_t source = field(v, CHANGE_SOURCE);
@@ -462,8 +471,8 @@ static int read_change(const struct known *k, struct arena *a, struct record *r,
     r->txn.ts_us = long_field(&source, SOURCE_TS_US);
     if (epoch_field(&version, VERSION_EPOCH, &r->txn.epoch, e) < 0 ||
         position_field(&version, VERSION_COMMIT, &r->txn.commit, e) < 0 ||
-        read_row(a, k->table, &before, &unchanged_before, &r->change.before, e) < 0 ||
-        read_row(a, k->table, &after, &unchanged, &r->change.after, e) < 0)
+        read_row(&rd, &before, &unchanged_before, &r->change.before) < 0 ||
+        read_row(&rd, &after, &unchanged, &r->change.after) < 0)
         return -1;
     return check_op(&r->change, e);
 }
@@ -527,7 +536,6 @@ int decoder_decode(struct decoder *dec, uint64_t schema, const char *text, const
 {
     struct known *k = find_schema(dec, schema, text, e);
     struct reader r;
-    int rc;
 
     memset(out, 0, sizeof(*out));
     if (!k)
@@ -542,6 +550,5 @@ int decoder_decode(struct decoder *dec, uint64_t schema, const char *text, const
     if (avro_value_read(dec->reader, &k->value) != 0)
         return err_set(e, ERR_FATAL, "a record of %s is damaged: %s", avro_schema_name(k->schema),
                        avro_strerror());
-    rc = read_record(k, a, out, e);
-    return rc;
+    return read_record(k, a, out, e);
 }

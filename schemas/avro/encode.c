@@ -26,8 +26,7 @@ struct entry {
     struct entry *next;
     enum layout layout;
     struct table *table; /* our copy; NULL for Transaction and Position */
-    char *name;
-    char *text;
+    struct schema_text schema_text;
     avro_schema_t schema;
     avro_value_iface_t *iface;
     avro_value_t value;
@@ -76,8 +75,8 @@ static void entry_free(struct entry *n)
         avro_value_iface_decref(n->iface);
     if (n->schema)
         avro_schema_decref(n->schema);
-    free(n->name);
-    free(n->text);
+    free(n->schema_text.name);
+    free(n->schema_text.text);
     free(n);
 }
 
@@ -120,10 +119,12 @@ static struct entry *entry_new(struct encoder *enc, enum layout layout, const st
 
     invariant(n != NULL);
     n->layout = layout;
-    if (schema_write(layout, enc->migration, t, &n->name, &n->text, e) < 0)
+    if (schema_write(layout, enc->migration, t, &n->schema_text, e) < 0)
         goto fail;
-    if (avro_schema_from_json_length(n->text, strlen(n->text), &n->schema) != 0) {
-        err_set(e, ERR_BUG, "Avro refuses the schema of %s: %s", n->name, avro_strerror());
+    if (avro_schema_from_json_length(n->schema_text.text, strlen(n->schema_text.text),
+                                     &n->schema) != 0) {
+        err_set(e, ERR_BUG, "Avro refuses the schema of %s: %s", n->schema_text.name,
+                avro_strerror());
         goto fail;
     }
     n->iface = avro_generic_class_from_schema(n->schema);
@@ -196,8 +197,8 @@ int encoder_schema(struct encoder *enc, const struct record *r, const char **nam
 
     if (!n)
         return -1;
-    *name = n->name;
-    *text = n->text;
+    *name = n->schema_text.name;
+    *text = n->schema_text.text;
     return 0;
 }
 
@@ -462,7 +463,8 @@ static int write_value(struct encoder *enc, struct entry *n, const struct record
         return buf_check(out, "a record", e);
     avro_writer_memory_set_dest(enc->writer, to, (int64_t)bound);
     if (avro_value_write(enc->writer, &n->value) != 0)
-        return err_set(e, ERR_BUG, "cannot encode a record of %s: %s", n->name, avro_strerror());
+        return err_set(e, ERR_BUG, "cannot encode a record of %s: %s", n->schema_text.name,
+                       avro_strerror());
     out->len += (size_t)avro_writer_tell(enc->writer);
     out->data[out->len] = '\0';
     return 0;

@@ -317,14 +317,14 @@ static json_t *record_schema(enum layout layout, const char *prefix, const struc
     return record;
 }
 
-int schema_write(enum layout layout, const char *migration, const struct table *t, char **name,
-                 char **text, struct err *e)
+int schema_write(enum layout layout, const char *migration, const struct table *t,
+                 struct schema_text *out, struct err *e)
 {
     struct buf prefix;
     struct buf full;
     json_t *record;
 
-    *name = *text = NULL;
+    out->name = out->text = NULL;
     buf_init(&prefix, BUF_MAX_TEXT);
     buf_init(&full, BUF_MAX_TEXT);
     buf_adds(&prefix, "lockstep.");
@@ -332,14 +332,14 @@ int schema_write(enum layout layout, const char *migration, const struct table *
     full_name(&full, layout, prefix.data, t, NULL);
     record = record_schema(layout, prefix.data, t, e);
     if (record) {
-        *text = json_dumps(record, JSON_PRESERVE_ORDER | JSON_COMPACT);
-        *name = strdup(full.data);
-        invariant(*text && *name);
+        out->text = json_dumps(record, JSON_PRESERVE_ORDER | JSON_COMPACT);
+        out->name = strdup(full.data);
+        invariant(out->text && out->name);
     }
     json_decref(record);
     buf_release(&prefix);
     buf_release(&full);
-    return *text ? 0 : -1;
+    return out->text ? 0 : -1;
 }
 
 /* ---- reading ---- */

@@ -74,9 +74,14 @@ enum {
 /* The three kinds of record that travel. */
 enum layout { LAYOUT_TRANSACTION, LAYOUT_POSITION, LAYOUT_CHANGE };
 
-/* The record's full name and schema text, malloc'd; table: for LAYOUT_CHANGE. Deterministic. */
-int schema_write(enum layout layout, const char *migration, const struct table *t, char **name,
-                 char **text, struct err *e);
+/* A record's full name and schema text, malloc'd. */
+struct schema_text {
+    char *name;
+    char *text;
+};
+/* table: for LAYOUT_CHANGE, else NULL. Deterministic. */
+int schema_write(enum layout layout, const char *migration, const struct table *t,
+                 struct schema_text *out, struct err *e);
 
 /* Reads a text that schema_write() made, or one that is equal as JSON: *layout, and for a change
  * *table in the arena. ERR_FATAL if it is anything else: what is accepted is written again from
