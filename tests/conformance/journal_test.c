@@ -667,8 +667,6 @@ static void test_follow_process(void **state)
     int status = -1;
     pid_t child;
 
-    if (!f->file)
-        skip();
     child = fork();
     if (child == 0)
         _exit(follow_here(f));
@@ -738,55 +736,6 @@ static void test_killed_writer(void **state)
     expect_range(f, 0, total);
 }
 
-/* ---- memory's crash ---- */
-
-static void test_memory_crash(void **state)
-{
-    struct fixture *f = *state;
-    uint64_t number;
-
-    if (f->file)
-        skip();
-    for (unsigned keep = 0; keep < 7; keep++) {
-        for (unsigned torn = 0; torn < 2; torn++) {
-            struct journal_writer *w = writer(f);
-            uint64_t base = journal_next(w);
-            unsigned kept = keep > 5 ? 5 : keep;
-
-            append(f, w, declare_a(f, w), 3);
-            flush(f, w);
-            append(f, w, 0, 5);
-            memory_journal_crash(f->uri, keep, torn);
-            assert_int_equal(journal_append(w, 0, "x", 1, &number, &f->e), -1);
-            assert_int_equal(f->e.class, ERR_FATAL);
-            assert_int_equal(journal_flush(w, &f->e), -1);
-            expect_range(f, base, base + 3);
-            journal_writer_close(w);
-            w = writer(f);
-            assert_int_equal(journal_next(w), base + 3 + kept - (torn && kept ? 1 : 0));
-            assert_int_equal(journal_durable(w), journal_next(w));
-            expect_range(f, base, journal_next(w));
-            journal_writer_close(w);
-        }
-    }
-}
-
-static void test_unknown_kind(void **state)
-{
-    struct fixture *f = *state;
-    struct journal_stats stats;
-
-    f->o.uri = "kafka://user:secret@broker:9092";
-    assert_int_equal(journal_stat(&f->o, &stats, &f->e), -1);
-    assert_int_equal(f->e.class, ERR_CONFIG);
-    assert_non_null(strstr(f->e.msg, "kafka:"));
-    assert_non_null(strstr(f->e.msg, "file: and memory:"));
-    assert_null(strstr(f->e.msg, "secret"));
-    f->o.uri = "file:";
-    assert_int_equal(journal_stat(&f->o, &stats, &f->e), -1);
-    assert_int_equal(f->e.class, ERR_CONFIG);
-}
-
 #define BOTH(test)                                                                                 \
     {#test " (file)", test, setup_file, teardown, NULL},                                           \
     {                                                                                              \
@@ -812,10 +761,9 @@ int main(void)
         BOTH(test_remove),
         BOTH(test_timeout),
         BOTH(test_follow_thread),
-        BOTH(test_follow_process),
+        {"test_follow_process (file)", test_follow_process, setup_file, teardown, NULL},
         BOTH(test_killed_writer),
-        BOTH(test_memory_crash),
-        BOTH(test_unknown_kind),
+
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
