@@ -194,7 +194,9 @@ static int commit_batch(struct apply *a, struct cursor *c, struct err *e)
         c->only->lane = lane;
     c->streaming = false;
     c->at = c->frontier;
-    cursor_consume(c);
+    /* Behind the end of a streamed transaction the batch may hold the next one's begin: it stays.
+     */
+    cursor_consume(c, c->complete);
     if (c == &a->main)
         tracks_pass(&a->tracks, c->at.next);
     return 0;
@@ -303,7 +305,7 @@ static int execute(struct apply *a, struct cursor *c, struct err *e)
         if (portion_run(a, c->items, c->n, e) < 0)
             return -1;
     }
-    cursor_consume(c);
+    cursor_consume(c, c->n);
     return 1;
 }
 

@@ -89,17 +89,16 @@ static struct item *push_item(struct cursor *c)
     return &c->items[c->n++];
 }
 
-void cursor_consume(struct cursor *c)
+void cursor_consume(struct cursor *c, size_t done)
 {
-    size_t from = c->complete ? c->complete : c->n;
-    size_t left = c->n - from;
+    size_t left = c->n - done;
     struct item *items = left ? arena_alloc(&c->spare, left * sizeof(*items)) : NULL;
     struct arena used;
     bool large = c->large;
     size_t bytes = 0;
 
     for (size_t i = 0; i < left; i++) {
-        items[i] = c->items[from + i];
+        items[i] = c->items[done + i];
         if (items[i].change.before)
             items[i].change.before = row_copy(&c->spare, items[i].change.before);
         if (items[i].change.after)

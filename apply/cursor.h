@@ -67,9 +67,8 @@ int cursor_seek(struct cursor *c, const struct stand *at, struct err *e);
 /* Reads until the batch is full, the journal has nothing more, or something needs the executor
  * first (stopped, discard, changed_table). Waits timeout_ms for the first record. */
 int cursor_fill(struct cursor *c, int timeout_ms, struct err *e);
-/* The batch's whole transactions (or, of a transaction too large for a batch, everything read so
- * far) are on the target: forgets them. */
-void cursor_consume(struct cursor *c);
+/* The first `done` items are on the target: forgets them, keeps the rest. */
+void cursor_consume(struct cursor *c, size_t done);
 /* Must the executor act before more is read? */
 bool cursor_is_full(const struct cursor *c);
 /* Has the batch anything that must be committed? */
