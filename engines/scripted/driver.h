@@ -22,6 +22,8 @@
 
 #include "engines/engine.h"
 
+#include <stdio.h>
+
 #define SCRIPTED_SOURCE_URI "scripted:source"
 #define SCRIPTED_TARGET_URI "scripted:target"
 
@@ -75,6 +77,9 @@ struct scripted_difference {
 };
 /* Committed rows of both ends, all tables: 0 equal, 1 the first difference (release its bufs). */
 int scripted_compare(struct scripted_world *w, struct scripted_difference *out);
+
+/* What the source committed, in the order of its log. */
+void scripted_print_log(const struct scripted_world *w, FILE *out);
 
 struct scripted_counts {
     uint64_t calls;

@@ -144,8 +144,6 @@ static void collect(struct conn *c, const struct read_request *r, const struct s
     }
 }
 
-/* A snapshot that died is replaced by one of this read's own; the cut tells. Block ranges lie
- * under the common one only, so they cannot be read any more. */
 static int choose_snapshot(struct conn *c, const struct read_request *r, struct snap *out,
                            struct err *e)
 {

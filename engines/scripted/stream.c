@@ -129,6 +129,8 @@ static void send_rest(struct stream *s, const struct log_entry *entry, struct ev
         if (!known)
             continue;
         out->kind = EVENT_CHANGE;
+        fill_txn(s, t, out);
+        out->txn.next = (struct position){0, 0};
         out->change = *c;
         out->change.table = known;
         return;

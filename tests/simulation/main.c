@@ -1,6 +1,9 @@
-/* simulation --runs N --seed S [--minutes M] [--state FILE] [--keep-going] [--verbose]
+/* simulation --runs N --seed S [--minutes M] [--state FILE] [--keep-going]
+ *            [--until-rows] [--without LIST] [--verbose]
  *
  * Runs the seeds S … S+N-1. Exit 0: no finding; 3: a finding, printed with its seed; 2: usage.
+ * --without late,lost,crash,unknown,restart,truncate,second leaves trouble out, to find a cause.
+ * --until-rows stops at the first run that ends with wrong rows (for plants).
  * With --state, the seed to go on from is kept in FILE, so that a long range can be resumed. */
 #include "tests/simulation/sim.h"
 
@@ -19,7 +22,8 @@ struct options {
     double minutes;
     const char *state;
     bool keep_going;
-    bool verbose;
+    bool until_rows;
+    struct sim_settings settings;
 };
 
 static double seconds(void)
@@ -33,7 +37,7 @@ static double seconds(void)
 static int usage(void)
 {
     fprintf(stderr, "usage: simulation --runs N --seed S [--minutes M] [--state FILE]"
-                    " [--keep-going] [--verbose]\n");
+                    " [--keep-going] [--until-rows] [--without LIST] [--verbose]\n");
     return 2;
 }
 
@@ -45,6 +49,8 @@ static int parse(int argc, char **argv, struct options *o)
         {"minutes", required_argument, NULL, 'm'},
         {"state", required_argument, NULL, 'f'},
         {"keep-going", no_argument, NULL, 'k'},
+        {"until-rows", no_argument, NULL, 'u'},
+        {"without", required_argument, NULL, 'w'},
         {"verbose", no_argument, NULL, 'v'},
         {NULL, 0, NULL, 0},
     };
@@ -61,8 +67,12 @@ static int parse(int argc, char **argv, struct options *o)
             o->state = optarg;
         else if (c == 'k')
             o->keep_going = true;
+        else if (c == 'u')
+            o->until_rows = true;
         else if (c == 'v')
-            o->verbose = true;
+            o->settings.verbose = true;
+        else if (c == 'w')
+            o->settings.without = optarg;
         else
             return -1;
     }
@@ -110,14 +120,14 @@ int main(int argc, char **argv)
 
     if (parse(argc, argv, &o) < 0)
         return usage();
-    log_set_level(o.verbose ? LOG_DEBUG : LOG_ERROR + 1);
+    log_set_level(o.settings.verbose ? LOG_DEBUG : LOG_ERROR + 1);
     for (seed = resume(&o); seed < o.seed + o.runs; seed++) {
-        enum verdict v = sim_run(seed, o.verbose);
+        enum verdict v = sim_run(seed, &o.settings);
 
         counts[v]++;
         if (v != VERDICT_EQUAL) {
             fprintf(stderr, "replay: simulation --runs 1 --seed %" PRIu64 " --verbose\n", seed);
-            if (!o.keep_going)
+            if (!o.keep_going && (!o.until_rows || v == VERDICT_ROWS))
                 break;
         }
         if (seed % 100 == 0)

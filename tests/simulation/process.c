@@ -113,19 +113,19 @@ static void bury(struct sim *s, struct process *p)
     p->pause = (int)(sim_draw(s) % 20);
 }
 
-/* The conductor steps while it believes that it holds the lease; it looks now and then only, so a
+/* A leased stage steps while it believes that it holds the lease; it looks now and then only, so a
  * lapsed one goes on for a while, as a process that hung does. */
 static bool lead(struct sim *s, struct process *p)
 {
     struct err e = {0};
     int rc;
 
-    if (p->leads && !sim_chance(s, 1, 4))
+    if (p->leads && !s->calm && !sim_chance(s, 1, 8))
         return true;
     p->leads = false;
     if (!p->lease && migration_open_target(&p->m, DB_CONTROL, &p->lease, &e) < 0)
         return false;
-    rc = lease_take(p->lease, "conductor", p->holder, p->m.lease_ms, &e);
+    rc = lease_take(p->lease, role_name(p->role), p->holder, p->m.lease_ms, &e);
     p->leads = rc == 1;
     if (rc < 0) {
         engine_scripted.close(p->lease);
@@ -144,7 +144,7 @@ static int step(struct sim *s, struct process *p, struct err *e)
     case ROLE_WORKER:
         return (int)worker_step(p->stage.worker, e);
     case ROLE_APPLY:
-        return apply_step(p->stage.apply, 0, e);
+        return lead(s, p) ? apply_step(p->stage.apply, 0, e) : 0;
     case ROLES:
         break;
     }

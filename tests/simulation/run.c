@@ -40,12 +40,12 @@ static void add(struct sim *s, enum role role, bool second)
     p->pause = second ? 20 + (int)(sim_draw(s) % 400) : 0;
 }
 
-static void make_processes(struct sim *s)
+static void make_processes(struct sim *s, bool seconds)
 {
     bool twice[ROLES];
 
     for (int r = 0; r < ROLES; r++)
-        twice[r] = sim_chance(s, 1, 4);
+        twice[r] = sim_chance(s, 1, 4) && seconds;
     for (int r = 0; r < ROLES; r++)
         add(s, (enum role)r, false);
     add(s, ROLE_WORKER, false);
@@ -91,6 +91,7 @@ static int calm(struct sim *s)
 
     scripted_silence(s->world);
     scripted_calm(s->world);
+    s->calm = true;
     for (int i = 0; i < s->n; i++)
         s->p[i].pause = 0;
     for (int round = 0; round < CALM_ROUNDS && quiet < QUIET_ROUNDS; round++) {
@@ -156,23 +157,41 @@ static void print_counts(const struct sim *s)
             c->crashes, c->unknown, c->restarts, c->lock_waits);
 }
 
-enum verdict sim_run(uint64_t seed, bool verbose)
+static bool has(const struct sim_settings *settings, const char *kind)
 {
-    struct sim s = {.seed = seed, .rng = ~seed, .verbose = verbose};
+    return !settings->without || !strstr(settings->without, kind);
+}
+
+static void leave_out(struct scripted_options *o, const struct sim_settings *settings)
+{
+    o->late = has(settings, "late") ? o->late : 0;
+    o->lost = has(settings, "lost") ? o->lost : 0;
+    o->crash = has(settings, "crash") ? o->crash : 0;
+    o->unknown = has(settings, "unknown") ? o->unknown : 0;
+    o->restart = has(settings, "restart") ? o->restart : 0;
+    o->truncates = o->truncates && has(settings, "truncate");
+}
+
+enum verdict sim_run(uint64_t seed, const struct sim_settings *settings)
+{
+    struct sim s = {.seed = seed, .rng = ~seed, .verbose = settings->verbose};
     enum verdict verdict;
 
     s.rng = sim_draw(&s);
     memory_journal_reset_all();
     sim_clock_set(1000);
     scripted_options_draw(seed, &s.options);
+    leave_out(&s.options, settings);
     s.options.cuts = &pg_cut_ops;
     s.options.widen = pg_widen_xid;
     s.world = scripted_world_new(seed, &s.options);
-    make_processes(&s);
+    make_processes(&s, has(settings, "second"));
     trouble(&s);
     verdict = judge(&s, calm(&s));
-    if (verbose)
+    if (s.verbose) {
+        scripted_print_log(s.world, stderr);
         print_counts(&s);
+    }
     for (int i = 0; i < s.n; i++)
         process_close(&s, &s.p[i]);
     scripted_world_free(s.world);

@@ -31,7 +31,7 @@ struct process {
         struct apply *apply;
         void *any;
     } stage;
-    struct db *lease; /* the conductor's own connection for its lease */
+    struct db *lease; /* a leased stage's own connection for its lease */
     bool leads;
     bool resting; /* a second one of its role, which has not been started */
     int pause;    /* rounds until it is begun (again) */
@@ -45,6 +45,7 @@ struct sim {
     uint64_t seed;
     uint64_t rng;
     bool verbose;
+    bool calm;
     struct scripted_options options;
     struct scripted_world *world;
     struct process p[PROCESSES];
@@ -71,7 +72,11 @@ void process_step(struct sim *s, struct process *p);
 void process_close(struct sim *s, struct process *p);
 
 /* run.c: one seed; prints what it found. */
-enum verdict sim_run(uint64_t seed, bool verbose);
+struct sim_settings {
+    bool verbose;
+    const char *without; /* kinds of trouble that are left out, or NULL */
+};
+enum verdict sim_run(uint64_t seed, const struct sim_settings *settings);
 
 /* clock.c: what the stages take for time. */
 void sim_clock_set(int64_t ms);
