@@ -72,6 +72,8 @@ class Cleanup:
 
     def __init__(self):
         self.steps = []
+        # A shell that starts us in the background leaves SIGINT ignored.
+        signal.signal(signal.SIGINT, self.on_term)
         signal.signal(signal.SIGTERM, self.on_term)
         signal.signal(signal.SIGHUP, self.on_term)
 
