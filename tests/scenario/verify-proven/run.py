@@ -48,7 +48,7 @@ def run(s):
         CREATE TYPE pair AS (a int, b text);
         CREATE TABLE every_type (id int PRIMARY KEY, {columns});
         INSERT INTO every_type SELECT i, {values} FROM generate_series(1, 200) i;
-        CREATE TABLE "Two Keys" (a text, "b""" int, v text, w text, PRIMARY KEY (a, "b"""));
+        CREATE TABLE "Two Keys" (a text, "b""q" int, v text, w text, PRIMARY KEY (a, "b""q"));
         INSERT INTO "Two Keys" SELECT 'k' || i % 5, i, '', NULL FROM generate_series(1, 3000) i;
         CREATE TABLE keyless (a int, b text);
         ALTER TABLE keyless REPLICA IDENTITY FULL;
@@ -86,10 +86,10 @@ def plant(s):
     expected.append("public.every_type (id)=(160): missing on target")
     sql.append("INSERT INTO every_type (id) VALUES (-7)")
     expected.append("public.every_type (id)=(-7): missing on source")
-    sql.append("""UPDATE "Two Keys" SET v = NULL WHERE "b""" = 77""")
-    expected.append("""public.Two Keys (a, b")=(k2, 77): differs: v""")
-    sql.append("""UPDATE "Two Keys" SET w = '' WHERE "b""" = 78""")
-    expected.append("""public.Two Keys (a, b")=(k3, 78): differs: w""")
+    sql.append("""UPDATE "Two Keys" SET v = NULL WHERE "b""q" = 77""")
+    expected.append("""public.Two Keys (a, b"q)=(k2, 77): differs: v""")
+    sql.append("""UPDATE "Two Keys" SET w = '' WHERE "b""q" = 78""")
+    expected.append("""public.Two Keys (a, b"q)=(k3, 78): differs: w""")
     # As a stray writer would: the trigger that guards the target lets lockstep's role pass.
     s.target.psql(s.database, input="SET session_replication_role = replica;"
                   + ";".join(sql), user="lockstep")
