@@ -4,7 +4,7 @@
  *   migration  "self"              source and target identity, created_ms            (create once)
  *   stream     "forward"           state creating|created, start, epoch, common cut and snapshot
  *   table      "public.orders"     its planned shape's facts: chunks, common (cut), state
- *   chunk      "public.orders/000012"  range, state planned|claimed|done, holder, until_ms, cut…
+ *   chunk      "public.orders/001-000012"  range, state planned|claimed|done, holder, until_ms, cut…
  *   shape      "public.orders"     the table as it was planned: columns, types, key
  * (control/plan.h) step       "2/000007"          a schema step: name, sql…, state
  * planned|ready|running|done phase      "load"              how far the conductor is (enum

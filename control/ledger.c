@@ -147,10 +147,14 @@ int ledger_plan(struct db *db, const struct table *t, const struct range_list *r
 
     if (status >= 0)
         status = ledger_reset(db, label, e);
+    /* A line that is deleted and written again begins at version 1 again, so a worker of the
+     * earlier plan would find its claim, or the version it means to claim, in the new plan's line
+     * and load the old range. Lines of different plans have different keys. */
+    line.round++;
     for (size_t i = 0; status == 0 && i < ranges->n; i++) {
         struct chunk chunk = {.table = label, .range = ranges->v[i], .common = common};
 
-        chunk.key = arena_printf(&a, "%s/%06zu", label, i);
+        chunk.key = arena_printf(&a, "%s/%03u-%06zu", label, line.round, i);
         status = fact_write(db, "chunk", chunk.key, chunk_json(&chunk), e);
     }
     if (status == 0) {

@@ -8,7 +8,8 @@
 enum chunk_state { CHUNK_PLANNED, CHUNK_CLAIMED, CHUNK_DONE };
 
 struct chunk {
-    const char *key; /* of the fact: "public.orders/000012", or "public.orders/p…" for a point */
+    const char *key;   /* of the fact: "public.orders/001-000012" (round, number), or
+                          "public.orders/p…" for a point */
     const char *table; /* label */
     enum chunk_state state;
     struct range range;
@@ -31,7 +32,7 @@ struct table_fact {
     uint64_t nchunks;
     uint64_t rows_estimate;
     uint64_t bytes_estimate;
-    uint32_t round; /* raised by each re-copy */
+    uint32_t round; /* raised by each plan and re-copy; part of the chunks' keys */
     bool key_built;
     int64_t version;
 };

@@ -189,7 +189,8 @@ void process_step(struct sim *s, struct process *p)
         begin(p);
     s->steps++;
     rc = step(s, p, &e);
-    p->idle = rc == 0;
+    /* A second capture waits for the first one's journal: that is rest, too. */
+    p->idle = rc == 0 || (rc < 0 && p->role == ROLE_CAPTURE && e.class == ERR_RETRY);
     p->finished = rc == STEP_FINISHED;
     if (scripted_crashed(s->world))
         bury(s, p);
