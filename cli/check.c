@@ -46,6 +46,16 @@ static int check_side(struct checking *k, struct db *db, struct check_request *r
     return as_finding(k, side, e);
 }
 
+/* "no table of the source is named by public.*, shop.*" */
+static const char *chosen_by(struct checking *k, const struct selection *s)
+{
+    const char *text = "no table of the source is named by";
+
+    for (size_t i = 0; i < s->ninclude; i++)
+        text = arena_printf(&k->arena, "%s%s %s", text, i ? "," : "", s->include[i]);
+    return s->ninclude ? text : "the source has no user tables";
+}
+
 static int check_source(struct checking *k, struct table_list *tables, int *version, struct err *e)
 {
     const struct migration *m = &k->x->m;
@@ -67,7 +77,7 @@ static int check_source(struct checking *k, struct table_list *tables, int *vers
     }
     *version = id.version;
     if (tables->n == 0)
-        add_finding(k, true, "source", "no table is chosen",
+        add_finding(k, true, "tables.include", chosen_by(k, &m->selection),
                     "correct tables.include and tables.exclude in the configuration");
     rc = check_side(k, db, &r, e);
 out:

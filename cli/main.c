@@ -166,6 +166,9 @@ static int parse(struct cli *c, int argc, char **argv)
     c->operands = argv + optind;
     c->noperands = argc - optind;
     if (c->noperands < c->command->min_operands || c->noperands > c->command->max_operands) {
+        if (c->noperands > c->command->max_operands)
+            fprintf(stderr, "lockstep: unexpected operand %s\n",
+                    c->operands[c->command->max_operands]);
         fprintf(stderr, "lockstep: usage: lockstep %s %s\n", c->command->name,
                 c->command->operands);
         return EXIT_USAGE;

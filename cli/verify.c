@@ -132,7 +132,7 @@ static int verify(struct cli *c, const struct context *x, struct db *target, str
 
     cli_put(c, "lines", lines.list);
     if (context_need_started(target, e) < 0)
-        return err_set(e, ERR_FATAL, "the target knows nothing of this migration");
+        return -1;
     if (clear_stale_pins(target, e) < 0 || own_start(&own, &x->m, target, e) < 0)
         return -1;
     rc = verify_run(&r, &out, e);
@@ -140,6 +140,9 @@ static int verify(struct cli *c, const struct context *x, struct db *target, str
     if (rc < 0) {
         if (own.started && own.rc < 0 && own.error.class != ERR_STOPPED)
             *e = own.error;
+        /* 4 would say that a guard refused; from here on it only could not compare. */
+        if (e->class == ERR_REFUSED)
+            e->class = ERR_FATAL;
         return -1;
     }
     return report(c, &out, e);
@@ -158,8 +161,5 @@ int command_verify(struct cli *c, struct err *e)
         target->engine->close(target);
     }
     context_close(&x);
-    /* 4 would say that a guard refused; verify only ever could not compare. */
-    if (rc < 0 && e->class == ERR_REFUSED)
-        e->class = ERR_FATAL;
     return rc;
 }

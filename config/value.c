@@ -285,7 +285,7 @@ static int set_address(const struct option *o, struct config *c, const char *tex
     int64_t port = 0;
 
     if (!colon || colon == text || has_control(text) || strchr(text, '/') ||
-        parse_number(colon + 1, NULL, &port) < 0 || port < 1 || port > 65535)
+        parse_number(colon + 1, NULL, &port) < 0 || port > 65535)
         return refuse(o, text, "is not an address", e);
     *(const char **)((char *)c + o->offset) = arena_strdup(&c->arena, text);
     return 0;

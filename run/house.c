@@ -76,7 +76,7 @@ static bool source_position(struct house *h, struct position *p)
     return true;
 }
 
-static void sample(struct house *h, struct position applied)
+static void sample(struct house *h, const struct checkpoint *c)
 {
     struct position p;
 
@@ -85,7 +85,9 @@ static void sample(struct house *h, struct position applied)
             memmove(h->samples, h->samples + 1, --h->nsamples * sizeof(h->samples[0]));
         h->samples[h->nsamples++] = (struct lag_sample){p, mono_ms()};
     }
-    h->lag_ms = observe_lag_ms(h->samples, h->nsamples, applied, mono_ms());
+    h->lag_ms = c->version == FACT_ABSENT
+                    ? -1
+                    : observe_lag_ms(h->samples, h->nsamples, c->next, mono_ms());
 }
 
 /* ---- caught up ---- */
@@ -221,7 +223,7 @@ int house_tend(struct house *h, struct db *target, struct stage *stages, size_t 
 
     if (checkpoint_load(target, "forward", &c, e) < 0 || lanes_load(target, &a, &lanes, e) < 0)
         goto out;
-    sample(h, c.next);
+    sample(h, &c);
     measure_rate(h, stages, n);
     if (look_caught_up(h, target, &c, &lanes, e) < 0 || write_status(h, target, stages, n, e) < 0 ||
         print_progress(h, target, e) < 0)

@@ -1,0 +1,105 @@
+/* What `status` derives: phase, lag in time, and the JSON in which unknown is null. */
+#include "observe/observe.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static const char *phase(const char *cutover, enum load_phase load, bool caught_up)
+{
+    struct phase_facts f = {true, cutover, load, caught_up};
+
+    return observe_phase(&f);
+}
+
+static void test_phases(void **state)
+{
+    struct phase_facts none = {0};
+
+    assert_null(observe_phase(&none));
+    assert_string_equal(phase(NULL, LOAD_NONE, false), "schema");
+    assert_string_equal(phase(NULL, LOAD_SCHEMA, false), "schema");
+    assert_string_equal(phase(NULL, LOAD_PLANNED, false), "snapshot");
+    assert_string_equal(phase(NULL, LOAD_LOADED, false), "catching_up");
+    assert_string_equal(phase(NULL, LOAD_OVERLAP, true), "catching_up");
+    assert_string_equal(phase(NULL, LOAD_DONE, false), "catching_up");
+    assert_string_equal(phase(NULL, LOAD_DONE, true), "following");
+    assert_string_equal(phase("fenced", LOAD_DONE, true), "fenced");
+    assert_string_equal(phase("undone", LOAD_DONE, true), "following");
+}
+
+static void test_lag(void **state)
+{
+    const struct lag_sample samples[] = {{{100, 0}, 1000}, {{200, 0}, 2000}, {{300, 0}, 3000}};
+    struct position p = {0, 0};
+
+    assert_int_equal(observe_lag_ms(samples, 0, p, 5000), -1);
+    p.major = 300;
+    assert_int_equal(observe_lag_ms(samples, 3, p, 5000), 0);
+    p.major = 250;
+    assert_int_equal(observe_lag_ms(samples, 3, p, 5000), 2000);
+    p.major = 100;
+    assert_int_equal(observe_lag_ms(samples, 3, p, 5000), 3000);
+    p.major = 1;
+    assert_int_equal(observe_lag_ms(samples, 3, p, 5000), 4000);
+}
+
+static void test_unknown_is_null(void **state)
+{
+    struct observed_table t = {.name = "public.t",
+                               .lane = "loading",
+                               .rows = UNKNOWN_COUNT,
+                               .bytes = 0,
+                               .eta_s = UNKNOWN_COUNT};
+    struct observation o = {.phase = "snapshot",
+                            .ntables = 1,
+                            .tables = &t,
+                            .lag_bytes = UNKNOWN_COUNT,
+                            .lag_seconds = -1,
+                            .retained_bytes = 0,
+                            .journal_bytes = UNKNOWN_COUNT,
+                            .changes = UNKNOWN_COUNT};
+    json_t *json = observe_json(&o);
+    const json_t *table = json_array_get(json_object_get(json, "tables"), 0);
+
+    assert_true(json_is_null(json_object_get(json, "lag_bytes")));
+    assert_true(json_is_null(json_object_get(json, "lag_seconds")));
+    assert_true(json_is_null(json_object_get(json, "consistent_up_to")));
+    assert_int_equal(json_integer_value(json_object_get(json, "retained_bytes")), 0);
+    assert_true(json_is_array(json_object_get(json, "warnings")));
+    assert_true(json_is_null(json_object_get(table, "rows")));
+    assert_true(json_is_integer(json_object_get(table, "bytes")));
+    assert_true(json_is_null(json_object_get(table, "eta")));
+    assert_true(json_is_null(json_object_get(table, "reason")));
+    json_decref(json);
+}
+
+static void test_units(void **state)
+{
+    char text[40];
+
+    observe_size(text, sizeof(text), 1536);
+    assert_string_equal(text, "1.5 KiB");
+    observe_size(text, sizeof(text), 3);
+    assert_string_equal(text, "3 B");
+    observe_time(text, sizeof(text), 119);
+    assert_string_equal(text, "119 s");
+    observe_time(text, sizeof(text), 7199);
+    assert_string_equal(text, "119 min");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_phases),
+        cmocka_unit_test(test_lag),
+        cmocka_unit_test(test_unknown_is_null),
+        cmocka_unit_test(test_units),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
