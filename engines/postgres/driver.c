@@ -33,6 +33,9 @@ const struct engine engine_postgres = {
     /* catalog.c, check.c, schema*.c */
     .tables = pg_tables,
     .check = pg_check,
+    .schema_steps = pg_schema_steps,
+    .schema_run = pg_schema_run,
+    .schema_settle = pg_schema_settle,
 
     /* visible.c, chunk.c, locate.c, copy.c */
     .cuts = &pg_cut_ops,
@@ -54,6 +57,14 @@ const struct engine engine_postgres = {
     .stream_drop = pg_stream_drop,
 
     /* apply*.c, verify.c */
+    .apply_set = pg_apply_set,
+    .apply_row = pg_apply_row,
+    .truncate = pg_truncate,
+    .pin_source = pg_pin_source,
+    .pin_target = pg_pin_target,
+    .scan_begin = pg_scan_begin,
+    .scan_next = pg_scan_next,
+    .scan_end = pg_scan_end,
 
     /* fence*.c, sequence.c */
     .fence_install = pg_fence_install,

@@ -41,6 +41,7 @@ struct pg_db {
     bool has_savepoint;
     bool replication; /* a walsender connection: simple queries only */
     bool large;       /* a large row went through: renewed when the transaction has ended */
+    bool deferred; /* SET CONSTRAINTS ALL DEFERRED holds in this transaction */
     struct pg_slot read;
     struct pg_slot load;
     struct pg_slot scan;

@@ -323,6 +323,7 @@ int pg_begin(struct db *base, struct err *e)
     if (pg_renew(db, e) != 0)
         return -1;
     db->has_savepoint = false;
+    db->deferred = false;
     return pg_exec(db, "BEGIN", e);
 }
 
@@ -411,6 +412,8 @@ int pg_savepoint(struct db *base, struct err *e)
 
 int pg_rollback_to(struct db *base, struct err *e)
 {
+    /* The savepoint's SET CONSTRAINTS come back with it. */
+    pg_db_from(base)->deferred = false;
     return pg_exec(pg_db_from(base), "ROLLBACK TO SAVEPOINT lockstep", e);
 }
 

@@ -48,7 +48,7 @@ static inline void test_columns(struct table *t, struct arena *a, const PGresult
         c->source_type = arena_strdup(a, PQgetvalue(res, i, 1));
         c->cast_type = arena_strdup(a, PQgetvalue(res, i, 2));
         c->array = pg_bool(res, i, 3);
-        c->kind = test_kind(c->cast_type, pg_bool(res, i, 8));
+        c->kind = test_kind(PQgetvalue(res, i, 9), pg_bool(res, i, 8));
         c->not_null = pg_bool(res, i, 4);
         c->generated = pg_bool(res, i, 5);
         c->identity_always = pg_bool(res, i, 6);
@@ -67,7 +67,8 @@ static inline struct table *test_table(struct db *db, struct arena *a, const cha
     static const char columns[] =
         "SELECT a.attname, format_type(a.atttypid, a.atttypmod), format_type(a.atttypid, -1),"
         " t.typcategory = 'A', a.attnotnull, a.attgenerated <> '', a.attidentity = 'a',"
-        " coalesce(array_position(i.indkey::int2[], a.attnum) + 1, 0), t.typtype = 'e'"
+        " coalesce(array_position(i.indkey::int2[], a.attnum) + 1, 0), t.typtype = 'e',"
+        " format_type(CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END, -1)"
         " FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid"
         " LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary"
         " WHERE a.attrelid = $1::oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
