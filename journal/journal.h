@@ -18,7 +18,9 @@
 
 struct journal_options {
     const char *uri;
-    uint64_t max_bytes;   /* the ceiling: at 100 % append says ERR_RETRY and nothing is written */
+    /* The ceiling: at 100 % append says ERR_RETRY and nothing is written. 0: none. Segments are
+     * kept to an eighth of it, so that trimming can always free most of a full journal. */
+    uint64_t max_bytes;
     size_t segment_bytes; /* 0: 64 MiB */
     size_t block_bytes;   /* 0: 1 MiB */
 };
@@ -54,13 +56,15 @@ uint32_t journal_writer_generation(const struct journal_writer *w);
  * new segment begins). name is the record's full name, which occurs in the text. */
 int journal_schema(struct journal_writer *w, const char *name, const char *text, uint32_t *id,
                    struct err *e);
-/* Appends; not durable yet. *number: the record's. */
+/* Appends; durable with the next flush at the latest (ending a full segment makes the records in it
+ * durable, and seen, earlier; the note stays). After ERR_RETRY the same call may be made again.
+ * *number: the record's. */
 int journal_append(struct journal_writer *w, uint32_t schema, const void *data, size_t len,
                    uint64_t *number, struct err *e);
 /* Everything appended so far is durable and visible to readers when this returns 0. The note
  * becomes durable with it. */
 int journal_flush(struct journal_writer *w, struct err *e);
-/* The note to be kept with the next flush: a short text without newlines. */
+/* The note to be kept with the next flush: a text of at most 1024 bytes without newlines. */
 int journal_note(struct journal_writer *w, const char *note, struct err *e);
 uint64_t journal_next(const struct journal_writer *w);    /* number of the next record */
 uint64_t journal_durable(const struct journal_writer *w); /* records below are durable */

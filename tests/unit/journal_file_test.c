@@ -2,6 +2,7 @@
  * tests/conformance/journal_test.c. */
 #include "tests/unit/journal_file_fixture.h"
 
+#include <signal.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 
@@ -454,6 +455,111 @@ static void test_one_mark_torn(void **state)
     free(data);
 }
 
+/* ---- kill -9 ---- */
+
+#define KILLS 60u
+#define KILLED_RECORDS 100000u
+#define RECORDS_PER_KILL 1000u
+
+struct killed {
+    struct fixture *f;
+    uint32_t *seen; /* by number: the generation that a reader saw it from */
+    uint64_t count;
+    struct journal_reader *reader;
+};
+
+/* Writes and flushes until it is killed; each record is its generation and its number. */
+static void write_until_killed(struct fixture *f, unsigned seed)
+{
+    struct journal_writer *w = writer(f, NULL);
+    uint64_t end = journal_next(w) + RECORDS_PER_KILL;
+    uint64_t number;
+    uint32_t id;
+
+    if (journal_schema(w, NAME, SCHEMA, &id, &f->e) < 0)
+        _exit(1);
+    while (journal_next(w) < end) {
+        uint64_t datum_of[8] = {journal_writer_generation(w), journal_next(w)};
+        size_t len = 16 + seed % 48;
+
+        if (journal_append(w, id, datum_of, len, &number, &f->e) < 0)
+            _exit(1);
+        if (seed % 7 == 0 && journal_flush(w, &f->e) < 0)
+            _exit(1);
+        seed = seed * 1103515245u + 12345u;
+        seed ^= seed >> 16;
+    }
+    for (;;)
+        pause();
+}
+
+static void see(struct killed *k, struct journal_reader *r, int timeout_ms)
+{
+    struct journal_record record;
+    int rc;
+
+    while ((rc = journal_read(r, timeout_ms, &record, &k->f->e)) == 1) {
+        uint64_t datum_of[2];
+
+        assert_true(record.len >= sizeof(datum_of) && record.number < KILLED_RECORDS);
+        memcpy(datum_of, record.data, sizeof(datum_of));
+        assert_int_equal(datum_of[0], record.generation);
+        assert_int_equal(datum_of[1], record.number);
+        if (record.number < k->count)
+            assert_int_equal(k->seen[record.number], record.generation);
+        else
+            assert_int_equal(record.number, k->count++);
+        k->seen[record.number] = record.generation;
+        timeout_ms = 0;
+    }
+    if (rc < 0)
+        fail_msg("%s", k->f->e.msg);
+}
+
+static void kill_once(struct killed *k, unsigned round)
+{
+    uint64_t before = k->count;
+    int64_t deadline = mono_ms() + 20000;
+    pid_t child = fork();
+    int status;
+
+    assert_true(child >= 0);
+    if (child == 0)
+        write_until_killed(k->f, round * 2654435761u + 1);
+    while (!k->reader && journal_reader_open(&k->f->o, 0, &k->reader, &k->f->e) < 0)
+        assert_true(k->f->e.class == ERR_RETRY && mono_ms() < deadline);
+    /* Until something of this writer was seen, and then a little longer, by the round. */
+    while (k->count <= before + round % 13 * 5) {
+        see(k, k->reader, 100);
+        assert_true(mono_ms() < deadline);
+    }
+    kill(child, SIGKILL);
+    waitpid(child, &status, 0);
+    assert_true(WIFSIGNALED(status));
+}
+
+/* What a reader saw from a writer that was killed stays what it is for every later reader. */
+static void test_killed_while_read(void **state)
+{
+    struct killed k = {.f = *state, .seen = calloc(KILLED_RECORDS, sizeof(uint32_t))};
+    struct journal_writer *w;
+    struct journal_reader *again;
+
+    for (unsigned round = 0; round < KILLS; round++)
+        kill_once(&k, round);
+    w = writer(k.f, NULL);
+    assert_int_equal(journal_writer_generation(w), KILLS + 1);
+    see(&k, k.reader, 0);
+    assert_int_equal(k.count, journal_next(w));
+    ok(k.f, journal_reader_open(&k.f->o, 0, &again, &k.f->e));
+    see(&k, again, 0);
+    assert_int_equal(k.count, journal_next(w));
+    journal_reader_close(again);
+    journal_reader_close(k.reader);
+    journal_writer_close(w);
+    free(k.seen);
+}
+
 /* ---- sizes ---- */
 
 static void test_segment_sizes(void **state)
@@ -549,11 +655,11 @@ int main(void)
 {
 #define TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_every_call_fails),    TEST(test_disk_full),
-        TEST(test_power_loss),          TEST(test_torn_behind_the_mark),
-        TEST(test_torn_without_marks),  TEST(test_note_without_marks),
-        TEST(test_one_mark_torn),       TEST(test_segment_sizes),
-        TEST(test_large_record_memory),
+        TEST(test_every_call_fails),   TEST(test_disk_full),
+        TEST(test_power_loss),         TEST(test_torn_behind_the_mark),
+        TEST(test_torn_without_marks), TEST(test_note_without_marks),
+        TEST(test_one_mark_torn),      TEST(test_killed_while_read),
+        TEST(test_segment_sizes),      TEST(test_large_record_memory),
     };
 
     log_set_level(LOG_ERROR);
