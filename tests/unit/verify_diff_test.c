@@ -123,8 +123,11 @@ static void test_each_kind(void **state)
 /* A value may not slip from one column into the next. */
 static void test_columns_have_ends(void **state)
 {
-    const struct row *source[] = {row("1", "ab", "c", NULL)};
-    const struct row *target[] = {row("1", "a", "bc", NULL)};
+    const struct row *source[] = {row("1", "a\x01", "c", NULL)};
+    const struct row *target[] = {row("1", "a",
+                                      "\x01"
+                                      "c",
+                                      NULL)};
 
     assert_int_equal(compare(&keyed, source, target), 1);
     assert_string_equal(lines[0], "public.orders (id)=(1): differs: note, blob");
