@@ -202,6 +202,8 @@ static int run_step(const struct migration *m, struct db *control, struct db **s
         status = migration_open_target(m, DB_SCHEMA, schema, e);
     if (status == 0)
         status = step_move(control, step, STEP_RUNNING, e);
+    if (status < 0 && e->class == ERR_FENCED)
+        return 0; /* another worker was quicker */
     if (status == 0 && step->s.pauses_apply)
         status = pause_apply(control, e);
     if (status == 0)
