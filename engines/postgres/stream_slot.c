@@ -60,16 +60,17 @@ int pg_slot_look(struct pg_db *db, struct pg_slot_state *out, struct err *e)
 
 /* ---- making ---- */
 
-/* Who is waited for, for the message: the oldest few. */
+/* Who is waited for, for the message. From the locks, which every role may see: each transaction
+ * that writes holds the one on its own id. */
 static void name_blockers(struct pg_db *control, struct buf *who)
 {
     static const char sql[] =
-        "(SELECT 'pid ' || pid || coalesce(' (' || nullif(usename::text, '') || ', '"
-        " || nullif(application_name, '') || ')', '') AS who, xact_start AS since"
-        " FROM pg_stat_activity WHERE (backend_xid IS NOT NULL OR state = 'idle in transaction')"
-        " AND pid <> pg_backend_pid() AND backend_type = 'client backend' LIMIT 20)"
-        " UNION ALL (SELECT 'prepared transaction ' || quote_literal(gid), prepared"
-        " FROM pg_prepared_xacts LIMIT 20) ORDER BY since LIMIT 5";
+        "SELECT DISTINCT 'pid ' || l.pid || coalesce(' (' || a.usename || ')', '')"
+        " FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid"
+        " WHERE l.locktype = 'transactionid' AND l.mode = 'ExclusiveLock' AND l.granted"
+        " AND l.pid <> pg_backend_pid()"
+        " UNION ALL SELECT 'prepared transaction ' || quote_literal(gid) FROM pg_prepared_xacts"
+        " ORDER BY 1 LIMIT 8";
     PGresult *res = pg_query(control, sql, 0, NULL, NULL);
 
     for (int i = 0; res && i < PQntuples(res); i++)

@@ -128,6 +128,17 @@ static const char *transaction(void)
     return text.data;
 }
 
+/* The change and the commit of a transaction that has begun. */
+static void take_rest(void)
+{
+    struct event event;
+
+    assert_int_equal(next_event().kind, EVENT_CHANGE);
+    event = next_event();
+    assert_int_equal(event.kind, EVENT_COMMIT);
+    last = event.txn.next;
+}
+
 static void expect(const char *sql, const char *changes)
 {
     if (sql)
@@ -372,8 +383,7 @@ static void test_visibility_trap(void **state)
         if (pg_wait_input(pg_db_from(writer), 300, &e) == 0)
             break;
         PQclear(pg_collect(pg_db_from(writer), &e));
-        assert_int_equal(next_event().kind, EVENT_CHANGE);
-        assert_int_equal(next_event().kind, EVENT_COMMIT);
+        take_rest();
     }
 
     assert_ok(pg_read_begin(reader, &r, &arena, &cut, &e));
@@ -392,17 +402,38 @@ static void test_visibility_trap(void **state)
     assert_ok(pg_read_end(reader, NULL, &e));
     assert_ok(pg_cut_ops.parse(&arena, cut.text, &parsed, &e));
     assert_true(pg_cut_ops.sees(parsed, &event.txn));
-    assert_int_equal(next_event().kind, EVENT_CHANGE);
-    assert_int_equal(next_event().kind, EVENT_COMMIT);
+    take_rest();
     pg_close(super);
     pg_close(writer);
     pg_close(reader);
 }
 
+/* The walsender is killed: to be tried again, from the same place, and nothing is missing. */
+static void test_lost_connection(void **state)
+{
+    struct db *super = test_open(test_uri(SOURCE, NULL), DB_CONTROL);
+    struct err e = {0};
+    struct event event;
+    int rc = 0;
+
+    test_sql(control, "INSERT INTO s.k (id) VALUES (80)");
+    test_sql(super, "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots"
+                    " WHERE slot_name = 'lockstep_streamtest'");
+    for (int i = 0; i < 100 && rc == 0; i++)
+        rc = pg_stream_next(stream, 100, &event, &e);
+    assert_int_equal(rc, -1);
+    assert_int_equal(e.class, ERR_RETRY);
+    pg_stream_close(stream);
+    open_stream(last);
+    expect(NULL, "insert k none -> (80, NULL, NULL, NULL, NULL, NULL)\n");
+    pg_close(super);
+}
+
 /* Creation waits for running transactions, says for whom, and leaves nothing behind. */
 static void test_create_is_bounded(void **state)
 {
-    struct db *writer = test_open(test_uri(SOURCE, ROLE), DB_CONTROL);
+    struct db *writer = test_open(test_uri(SOURCE, NULL), DB_CONTROL);
+    struct db *prepared = test_open(test_uri(SOURCE, NULL), DB_CONTROL);
     struct db_options other = options;
     struct stream_origin out;
     struct err e = {0};
@@ -411,8 +442,14 @@ static void test_create_is_bounded(void **state)
     other.timeout_ms = 1000;
     assert_ok(pg_begin(writer, &e));
     test_sql(writer, "INSERT INTO s.other VALUES (5)");
+    assert_ok(pg_begin(prepared, &e));
+    test_sql(prepared, "INSERT INTO s.other VALUES (6)");
+    test_sql(prepared, "PREPARE TRANSACTION 'in the way'");
     assert_int_equal(pg_stream_create(&other, &tables, false, &arena, &out, &e), -1);
     assert_int_equal(e.class, ERR_RETRY);
+    assert_non_null(strstr(e.msg, "prepared transaction 'in the way'"));
+    test_sql(prepared, "ROLLBACK PREPARED 'in the way'");
+    pg_close(prepared);
     assert_non_null(strstr(e.msg, "did not end within"));
     assert_non_null(
         strstr(e.msg, arena_printf(&arena, "pid %d", PQbackendPID(pg_db_from(writer)->conn))));
@@ -436,6 +473,7 @@ int main(void)
         cmocka_unit_test(test_gap),
         cmocka_unit_test(test_large_row),
         cmocka_unit_test(test_visibility_trap),
+        cmocka_unit_test(test_lost_connection),
         cmocka_unit_test(test_create_is_bounded),
         cmocka_unit_test(test_shapes),
     };
