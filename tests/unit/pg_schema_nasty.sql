@@ -1,0 +1,74 @@
+CREATE EXTENSION citext;
+CREATE SCHEMA shop;
+CREATE SCHEMA "Odd Sch""ema";
+CREATE SCHEMA other;
+CREATE TYPE shop.status AS ENUM ('new', 'paid', 'shipped');
+CREATE TYPE shop.pair AS (a int, b text);
+CREATE DOMAIN shop.email AS text CHECK (VALUE ~ '@');
+CREATE COLLATION shop.plain (provider = libc, locale = 'C');
+CREATE SEQUENCE shop.numbers START 100 INCREMENT 5;
+CREATE FUNCTION shop.next_code() RETURNS text LANGUAGE sql AS $$ SELECT 'c' || nextval('shop.numbers') $$;
+CREATE FUNCTION shop.touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.note := coalesce(NEW.note, 'touched'); RETURN NEW; END $$;
+CREATE TABLE shop.customers (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), email shop.email UNIQUE,
+  name text COLLATE shop.plain NOT NULL, slot int UNIQUE DEFERRABLE INITIALLY DEFERRED,
+  code text DEFAULT shop.next_code(), nick citext, best uuid, note text);
+COMMENT ON TABLE shop.customers IS 'who buys; "quoted"';
+COMMENT ON COLUMN shop.customers.slot IS 'swaps';
+CREATE TABLE shop.orders (id bigserial, customer uuid NOT NULL, status shop.status NOT NULL DEFAULT 'new',
+  total numeric(12,2) CHECK (total >= 0), weight numeric, tags text[], doc jsonb, at timestamptz DEFAULT now(), img bytea,
+  twice numeric GENERATED ALWAYS AS (total * 2) STORED, ident int GENERATED ALWAYS AS IDENTITY, p shop.pair,
+  PRIMARY KEY (id), FOREIGN KEY (customer) REFERENCES shop.customers ON DELETE CASCADE);
+ALTER TABLE shop.customers ADD CONSTRAINT best_order FOREIGN KEY (best) REFERENCES shop.customers (id) DEFERRABLE;
+CREATE INDEX orders_status ON shop.orders (status) WHERE status <> 'new';
+CREATE INDEX orders_doc ON shop.orders USING gin (doc);
+CREATE INDEX orders_lower ON shop.orders ((upper(doc #>> $${name}$$)) DESC NULLS LAST) INCLUDE (total);
+CREATE UNIQUE INDEX orders_once ON shop.orders (customer, at) WHERE total > 100;
+CREATE INDEX orders_cust ON shop.orders (customer); ALTER TABLE shop.orders CLUSTER ON orders_cust;
+CREATE STATISTICS shop.orders_stats (dependencies) ON customer, status FROM shop.orders;
+ALTER TABLE shop.orders ALTER COLUMN doc SET STATISTICS 500, ALTER COLUMN img SET STORAGE EXTERNAL;
+CREATE TABLE shop.a (id int PRIMARY KEY, b int);
+CREATE TABLE shop.b (id int PRIMARY KEY, a int REFERENCES shop.a);
+ALTER TABLE shop.a ADD FOREIGN KEY (b) REFERENCES shop.b DEFERRABLE INITIALLY DEFERRED;
+CREATE TABLE shop.lines (order_id bigint REFERENCES shop.orders ON DELETE CASCADE, line text, qty int, during int4range,
+  PRIMARY KEY (order_id, line), EXCLUDE USING gist (during WITH &&));
+CREATE TABLE shop.log (msg text, at timestamptz);
+ALTER TABLE shop.log REPLICA IDENTITY FULL;
+CREATE TABLE shop.by_code (id int, code text NOT NULL, CONSTRAINT code_u UNIQUE (code));
+ALTER TABLE shop.by_code REPLICA IDENTITY USING INDEX code_u;
+CREATE TABLE shop.events (id bigint NOT NULL, day date NOT NULL, kind text, orders bigint, PRIMARY KEY (id, day)) PARTITION BY RANGE (day);
+CREATE TABLE shop.events_24 PARTITION OF shop.events FOR VALUES FROM ('2024-01-01') TO ('2025-01-01');
+CREATE TABLE shop.events_25 PARTITION OF shop.events FOR VALUES FROM ('2025-01-01') TO ('2026-01-01') PARTITION BY RANGE (id);
+CREATE TABLE shop.events_25_a PARTITION OF shop.events_25 FOR VALUES FROM (0) TO (100);
+CREATE TABLE shop.events_25_rest (day date NOT NULL, junk int, orders bigint, id bigint NOT NULL, kind text);
+ALTER TABLE shop.events_25_rest DROP COLUMN junk;
+ALTER TABLE shop.events_25 ATTACH PARTITION shop.events_25_rest DEFAULT;
+CREATE INDEX events_kind ON shop.events (kind);
+CREATE UNIQUE INDEX events_uniq ON shop.events (day, kind, id);
+ALTER TABLE shop.events ADD CONSTRAINT events_con UNIQUE (id, day, kind);
+ALTER TABLE shop.events ADD FOREIGN KEY (orders) REFERENCES shop.orders;
+CREATE TABLE shop.to_part (id bigint, day date, FOREIGN KEY (id, day) REFERENCES shop.events (id, day));
+ALTER TABLE shop.to_part REPLICA IDENTITY FULL;
+CREATE TABLE "Odd Sch""ema"."Sel""ect Table" ("Pri Key" int PRIMARY KEY, "a.b" text, "%s" int, "back\slash" text DEFAULT E'x\\y');
+CREATE UNIQUE INDEX "un iq" ON "Odd Sch""ema"."Sel""ect Table" ("a.b");
+CREATE VIEW shop.paid AS SELECT * FROM shop.orders WHERE status = 'paid';
+CREATE VIEW shop.with_pk AS SELECT id, status, total FROM shop.orders GROUP BY id;
+CREATE MATERIALIZED VIEW shop.mat AS SELECT count(*) AS n FROM shop.orders WITH NO DATA;
+CREATE UNIQUE INDEX mat_u ON shop.mat (n);
+CREATE TRIGGER touch BEFORE UPDATE ON shop.customers FOR EACH ROW EXECUTE FUNCTION shop.touch();
+CREATE TRIGGER off BEFORE UPDATE ON shop.customers FOR EACH ROW EXECUTE FUNCTION shop.touch();
+ALTER TABLE shop.customers DISABLE TRIGGER off;
+CREATE RULE no_log AS ON DELETE TO shop.log WHERE old.msg = 'keep' DO INSTEAD NOTHING;
+ALTER TABLE shop.customers ENABLE ROW LEVEL SECURITY;
+CREATE POLICY see ON shop.customers USING (name <> 'hidden');
+ALTER TABLE shop.orders ADD CONSTRAINT not_valid CHECK (weight > 0) NOT VALID;
+CREATE AGGREGATE shop.agg (int) (SFUNC = int4pl, STYPE = int);
+CREATE TABLE other.unrelated (id int PRIMARY KEY, s shop.status);
+CREATE TABLE other.used (id int PRIMARY KEY);
+CREATE VIEW other.v AS SELECT * FROM other.used;
+CREATE TABLE shop.nulls (id int PRIMARY KEY, u int, UNIQUE NULLS NOT DISTINCT (u));
+CREATE TABLE shop.weird (id int CONSTRAINT "the key" PRIMARY KEY, ref int CONSTRAINT "it's fk" REFERENCES other.used ON UPDATE CASCADE);
+COMMENT ON CONSTRAINT "the key" ON shop.weird IS 'key comment';
+COMMENT ON INDEX shop.orders_status IS 'index comment';
+COMMENT ON SCHEMA shop IS 'the shop';
+COMMENT ON TYPE shop.status IS 'state';
+ALTER INDEX shop.orders_lower ALTER COLUMN 1 SET STATISTICS 700;
