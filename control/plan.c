@@ -161,10 +161,11 @@ static json_t *step_json(const struct step *step)
     /* What is done need not be read again; a whole schema may be long. */
     const char *sql = step->state == STEP_DONE ? "" : s->sql;
 
-    return json_pack("{s:s, s:i, s:i, s:s, s:s?, s:s, s:s?, s:b, s:b, s:b}", "state",
+    return json_pack("{s:s, s:i, s:i, s:s, s:s?, s:s, s:s?, s:b, s:b, s:b, s:s?}", "state",
                      step_state_names[step->state], "phase", (int)s->phase, "order", s->order,
                      "name", s->name, "table", s->table, "sql", sql, "undo", s->undo, "online",
-                     s->online, "pauses_apply", s->pauses_apply, "repeated", step->repeated);
+                     s->online, "pauses_apply", s->pauses_apply, "repeated", step->repeated,
+                     "runner", step->state == STEP_RUNNING ? step->runner : NULL);
 }
 
 int steps_store(struct db *db, const struct schema_steps *steps, struct err *e)
@@ -200,6 +201,7 @@ static int step_parse(const struct fact *fact, struct arena *a, struct step *out
     out->state = (enum step_state)i;
     out->version = fact->version;
     out->repeated = fact_bool(fact->body, "repeated");
+    out->runner = dup_text(a, fact->body, "runner");
     out->s.phase = (enum schema_phase)fact_int(fact->body, "phase", SCHEMA_PHASES);
     out->s.order = (int)fact_int(fact->body, "order", 0);
     out->s.name = dup_text(a, fact->body, "name");

@@ -5,6 +5,7 @@
 #include "core/run.h"
 #include "snapshot/internal.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -12,6 +13,8 @@
 #define PAUSE_MS 600000
 #define PAUSE_ANSWER_MS 30000
 #define PAUSE_POLL_MS 20
+/* Between attempts to say that a step is not running any more. */
+#define PUT_BACK_MS 200
 
 int steps_plan(struct conductor *c, const struct stream_fact *stream,
                const struct table_list *tables, struct err *e)
@@ -192,6 +195,48 @@ static int pause_apply(struct db *control, struct err *e)
     }
 }
 
+/* 0: the step is not ours any more, or was never; -1. */
+static int try_put_back(const struct migration *m, const char *key, const char *runner,
+                        struct err *e)
+{
+    struct arena a = ARENA_INIT;
+    struct step_list steps;
+    struct db *db;
+    int status;
+
+    if (migration_open_target(m, DB_CONTROL, &db, e) < 0)
+        return -1;
+    status = steps_load(db, &a, &steps, e);
+    for (size_t i = 0; status == 0 && i < steps.n; i++) {
+        struct step *step = &steps.v[i];
+
+        if (strcmp(step->key, key) == 0 && step->state == STEP_RUNNING && step->runner &&
+            strcmp(step->runner, runner) == 0)
+            status = step_move(db, step, STEP_READY, e);
+    }
+    db->engine->close(db);
+    arena_release(&a);
+    return status;
+}
+
+/* A failed attempt's step says that it runs, and nobody else touches it: so we do not leave before
+ * it says something else. The connection may have failed with it, and the server be down. If the
+ * step's commit is still on its way, the step's line is locked until that is decided. */
+static void put_back(const struct migration *m, const char *key, const char *runner)
+{
+    struct err e = {0};
+
+    while (try_put_back(m, key, runner, &e) < 0 && e.class == ERR_RETRY && !stop_requested())
+        nap_ms(PUT_BACK_MS);
+}
+
+static const char *name_runner(const struct migration *m, struct arena *a)
+{
+    static atomic_uint attempts;
+
+    return arena_printf(a, "%s#%u", m->holder ? m->holder : "", atomic_fetch_add(&attempts, 1));
+}
+
 static int run_step(const struct migration *m, struct db *control, struct db **schema,
                     struct step *step, struct err *e)
 {
@@ -220,8 +265,7 @@ static int run_step(const struct migration *m, struct db *control, struct db **s
     if (*schema)
         (*schema)->engine->close(*schema);
     *schema = NULL;
-    if (step->state == STEP_RUNNING)
-        step_move(control, step, STEP_READY, NULL);
+    put_back(m, step->key, step->runner);
     return -1;
 }
 
@@ -237,6 +281,8 @@ int steps_run_one(const struct migration *m, struct db *control, struct db **sch
         if (steps.v[i].state == STEP_READY && steps.v[i].s.pauses_apply == pausing)
             ready = &steps.v[i];
     }
+    if (ready)
+        ready->runner = name_runner(m, &a);
     if (ready)
         status = run_step(m, control, schema, ready, e) < 0 ? -1 : 1;
     arena_release(&a);
