@@ -101,6 +101,21 @@ static void lose_power(struct sim *s)
     }
 }
 
+/* The dead one's connections are cut where they stand; what its threads hold goes with it. */
+static void bury_group(struct sim *s, const struct process *dead)
+{
+    for (int i = 0; i < s->n; i++) {
+        struct process *p = &s->p[i];
+
+        if (p == dead || p->group != dead->group)
+            continue;
+        process_close(s, p);
+        scripted_actor(s->world, p->number);
+        scripted_recover(s->world);
+        p->pause = dead->pause;
+    }
+}
+
 static void bury(struct sim *s, struct process *p)
 {
     if (s->verbose)
@@ -111,6 +126,7 @@ static void bury(struct sim *s, struct process *p)
     scripted_actor(s->world, p->number);
     scripted_recover(s->world);
     p->pause = (int)(sim_draw(s) % 20);
+    bury_group(s, p);
 }
 
 /* A leased stage steps while it believes that it holds the lease; it looks now and then only, so a

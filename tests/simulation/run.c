@@ -37,6 +37,7 @@ static void add(struct sim *s, enum role role, bool second)
     process_init(s, p, s->n + 1, role);
     s->n++;
     /* A second one of a role comes late, as a takeover does: the first may still be there. */
+    p->group = role == ROLE_WORKER || (role == ROLE_CONDUCTOR && !second) ? 0 : p->number;
     p->pause = second ? 20 + (int)(sim_draw(s) % 400) : 0;
 }
 

@@ -22,6 +22,7 @@ enum role { ROLE_CAPTURE, ROLE_CONDUCTOR, ROLE_WORKER, ROLE_APPLY, ROLES };
 struct process {
     int number;
     enum role role;
+    int group; /* those of one number die together: threads of one process */
     struct migration m;
     char holder[40];
     union {
