@@ -465,6 +465,7 @@ struct killed {
     struct fixture *f;
     uint32_t *seen; /* by number: the generation that a reader saw it from */
     uint64_t count;
+    uint32_t generation; /* of the last one seen */
     struct journal_reader *reader;
 };
 
@@ -510,6 +511,7 @@ static void see(struct killed *k, struct journal_reader *r, int timeout_ms)
         else
             assert_int_equal(record.number, k->count++);
         k->seen[record.number] = record.generation;
+        k->generation = record.generation;
         timeout_ms = 0;
     }
     if (rc < 0)
@@ -518,6 +520,7 @@ static void see(struct killed *k, struct journal_reader *r, int timeout_ms)
 
 static void kill_once(struct killed *k, unsigned round)
 {
+    uint32_t generation = k->generation;
     uint64_t before = k->count;
     int64_t deadline = mono_ms() + 20000;
     pid_t child = fork();
@@ -529,7 +532,7 @@ static void kill_once(struct killed *k, unsigned round)
     while (!k->reader && journal_reader_open(&k->f->o, 0, &k->reader, &k->f->e) < 0)
         assert_true(k->f->e.class == ERR_RETRY && mono_ms() < deadline);
     /* Until something of this writer was seen, and then a little longer, by the round. */
-    while (k->count <= before + round % 13 * 5) {
+    while (k->generation == generation || k->count <= before + round % 13 * 5) {
         see(k, k->reader, 100);
         assert_true(mono_ms() < deadline);
     }
