@@ -106,8 +106,9 @@ struct entry {
     size_t ndeps;
     unsigned *deps;
     bool kept;
-    bool ours;   /* made by a step of our own */
-    bool exists; /* on the target already */
+    bool ours;    /* made by a step of our own */
+    bool exists;  /* on the target already */
+    bool foreign; /* exists, and another role owns it (schemas only) */
 };
 
 struct toc {
@@ -223,7 +224,9 @@ static bool wanted(const struct schema_plan *p, const struct entry *entry)
     return schema_object_in(&p->wanted, entry->classid, entry->objid);
 }
 
-/* A comment on an extension takes its owner, and one on a schema that was there before likewise. */
+/* A comment takes the owner of what it is on: not ours to make on an extension, nor on a schema
+ * that another role has made. Comments on other things that exist are repeated: it may have been us
+ * who made them, in an earlier attempt. */
 static bool comment_is_not_ours(const struct entry *entry, const struct by_id *by)
 {
     if (!is(entry, "COMMENT") && !is(entry, "SECURITY LABEL"))
@@ -231,7 +234,7 @@ static bool comment_is_not_ours(const struct entry *entry, const struct by_id *b
     for (size_t d = 0; d < entry->ndeps; d++) {
         const struct entry *on = by_id_get(by, entry->deps[d]);
 
-        if (on != NULL && (is(on, "EXTENSION") || on->exists))
+        if (on != NULL && (is(on, "EXTENSION") || on->foreign))
             return true;
     }
     return entry->ndeps == 0;
@@ -241,6 +244,32 @@ static bool comment_is_not_ours(const struct entry *entry, const struct by_id *b
 static bool blocks(const struct entry *need)
 {
     return need != NULL && !need->kept && !is(need, "INDEX ATTACH");
+}
+
+/* A view that needs a primary key is dumped as an empty shell, and its query as a rule behind the
+ * key: without the rule there must be no shell. Returns true if it took one out. */
+static bool drop_shell(const struct entry *rule, const struct by_id *by)
+{
+    const char *name = strstr(rule->line, " RULE ");
+    const char *end = name != NULL ? strstr(name, " _RETURN ") : NULL;
+
+    if (!is(rule, "RULE") || rule->kept || end == NULL)
+        return false;
+    name += strlen(" RULE ");
+    for (size_t d = 0; d < rule->ndeps; d++) {
+        struct entry *view = by_id_get(by, rule->deps[d]);
+        const char *text = view != NULL ? strstr(view->line, "VIEW ") : NULL;
+        size_t len = (size_t)(end - name);
+
+        if (text == NULL || !view->kept || (!is(view, "VIEW") && !is(view, "MATERIALIZED VIEW")))
+            continue;
+        text += strlen("VIEW ");
+        if (strncmp(text, name, len) != 0 || text[len] != ' ')
+            continue;
+        view->kept = false;
+        return true;
+    }
+    return false;
 }
 
 static void choose(struct schema_plan *p, struct toc *toc, const struct by_id *by)
@@ -265,6 +294,7 @@ static void choose(struct schema_plan *p, struct toc *toc, const struct by_id *b
                 entry->kept = false;
                 again = true;
             }
+            again = drop_shell(entry, by) || again;
         }
     }
 }
@@ -298,7 +328,9 @@ static int existing_ask(struct schema_plan *p, const char *types_array, const ch
                         struct toc *toc, size_t *const index, struct err *e)
 {
     static const char sql[] =
-        "SELECT n FROM unnest($1::text[], $2::text[]) WITH ORDINALITY o(type, name, n) WHERE CASE"
+        "SELECT n, type = 'schema' AND NOT EXISTS (SELECT FROM pg_namespace s"
+        "  WHERE s.oid = to_regnamespace(name) AND pg_has_role(s.nspowner, 'USAGE'))"
+        " FROM unnest($1::text[], $2::text[]) WITH ORDINALITY o(type, name, n) WHERE CASE"
         " WHEN type IN ('table', 'view', 'materialized view', 'sequence', 'index')"
         "  THEN to_regclass(name) IS NOT NULL"
         " WHEN type IN ('type', 'composite type') THEN to_regtype(name) IS NOT NULL"
@@ -326,8 +358,12 @@ static int existing_ask(struct schema_plan *p, const char *types_array, const ch
 
     if (res == NULL)
         return err_wrap(e, "looking for what exists on the target");
-    for (int i = 0; i < PQntuples(res); i++)
-        toc->v[index[pg_int(res, i, 0) - 1]].exists = true;
+    for (int i = 0; i < PQntuples(res); i++) {
+        struct entry *entry = &toc->v[index[pg_int(res, i, 0) - 1]];
+
+        entry->exists = true;
+        entry->foreign = pg_bool(res, i, 1);
+    }
     PQclear(res);
     return 0;
 }
@@ -346,7 +382,7 @@ static int existing(struct schema_plan *p, struct toc *toc, struct err *e)
 
     for (size_t i = 0; i < toc->n; i++)
         if (is(&toc->v[i], "SCHEMA") && strstr(toc->v[i].line, " SCHEMA - public ") != NULL)
-            toc->v[i].exists = p->target == NULL;
+            toc->v[i].exists = toc->v[i].foreign = p->target == NULL;
     if (p->target == NULL)
         return 0;
     buf_init(&classes, BUF_MAX_TEXT);
