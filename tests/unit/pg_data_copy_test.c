@@ -81,6 +81,7 @@ static void covers(const char *ddl, const char *name, size_t least, bool by_bloc
     assert_int_equal(rows, all);
     assert_null(ranges.v[0].lower);
     assert_null(ranges.v[ranges.n - 1].upper);
+    assert_true(ranges.v[ranges.n - 1].block_to == UINT64_MAX);
     assert_true(all == 0 || largest * least / 4 < all);
 }
 

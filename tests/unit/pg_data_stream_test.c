@@ -386,6 +386,8 @@ static void test_visibility_trap(void **state)
         take_rest();
     }
 
+    /* A later one has ended: so the late one lies inside the cut, among the running. */
+    test_sql(control, "SELECT pg_current_xact_id()");
     assert_ok(pg_read_begin(reader, &r, &arena, &cut, &e));
     while (pg_read_next(reader, &block, &e) > 0)
         assert_null(memmem(block.data, block.len, late, strlen(late)));
