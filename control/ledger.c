@@ -142,7 +142,7 @@ int ledger_plan(struct db *db, const struct table *t, const struct range_list *r
 {
     struct arena a = ARENA_INIT;
     struct table_fact line;
-    const char *label = table_label(t);
+    const char *label = arena_strdup(&a, table_label(t));
     int status = table_fact_load(db, label, &a, &line, e);
 
     if (status >= 0)

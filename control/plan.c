@@ -145,7 +145,7 @@ int shapes_load(struct db *db, struct arena *a, struct table_list *out, struct e
 struct table *table_list_find(const struct table_list *l, const char *label)
 {
     for (size_t i = 0; i < l->n; i++) {
-        if (strcmp(table_label(l->v[i]), label) == 0)
+        if (table_is(l->v[i], label))
             return l->v[i];
     }
     return NULL;

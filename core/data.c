@@ -123,9 +123,9 @@ int type_kind_parse(const char *name)
 
 const char *table_label(const struct table *t)
 {
-    static _Thread_local char labels[4][520];
+    static _Thread_local char labels[16][520];
     static _Thread_local unsigned next;
-    char *label = labels[next++ % 4];
+    char *label = labels[next++ % 16];
 
     snprintf(label, sizeof(labels[0]), "%s.%s", t->schema, t->name);
     return label;
@@ -134,6 +134,14 @@ const char *table_label(const struct table *t)
 static char *dup_or_null(struct arena *a, const char *s)
 {
     return s ? arena_strdup(a, s) : NULL;
+}
+
+bool table_is(const struct table *t, const char *label)
+{
+    size_t n = strlen(t->schema);
+
+    return strncmp(label, t->schema, n) == 0 && label[n] == '.' &&
+           strcmp(label + n + 1, t->name) == 0;
 }
 
 struct table *table_copy(struct arena *a, const struct table *t)

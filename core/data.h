@@ -104,8 +104,10 @@ struct table {
 };
 
 /* "public.orders", the name that facts, logs and users know it by. Points into static thread-local
- * storage that the next four calls leave alone. */
+ * storage that the next 15 calls leave alone: for messages, and to be copied at once. */
 const char *table_label(const struct table *t);
+/* Is this the table of that label? */
+bool table_is(const struct table *t, const char *label);
 struct table *table_copy(struct arena *a, const struct table *t);
 /* Same columns, types, key and identity (rows, bytes, filenode and version aside). */
 bool table_same_shape(const struct table *a, const struct table *b);

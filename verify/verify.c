@@ -51,7 +51,7 @@ static int catalog(const struct migration *m, bool source, struct arena *a, stru
 static const struct table *find_table(const struct table_list *l, const char *label)
 {
     for (size_t i = 0; i < l->n; i++) {
-        if (strcmp(table_label(l->v[i]), label) == 0)
+        if (table_is(l->v[i], label))
             return l->v[i];
     }
     return NULL;
@@ -79,7 +79,7 @@ static bool has_column(const struct table *t, const char *name)
 static bool same_columns(struct verifying *v, const struct table *source,
                          const struct table *target)
 {
-    const char *label = table_label(source);
+    const char *label = arena_strdup(&v->arena, table_label(source));
     bool same = true;
 
     if (!target) {
@@ -113,7 +113,7 @@ static int choose_tables(struct verifying *v, struct err *e)
         return -1;
     v->tables.v = arena_alloc(&v->arena, (source.n + 1) * sizeof(*v->tables.v));
     for (size_t i = 0; i < source.n; i++) {
-        const char *label = table_label(source.v[i]);
+        const char *label = arena_strdup(&v->arena, table_label(source.v[i]));
         const struct lane *lane = find_lane(&lanes, label);
 
         if (lane && lane->state != LANE_FOLLOWING) {
@@ -248,7 +248,8 @@ int verify_run(const struct verify_request *r, struct verify_report *out, struct
     int rc = -1;
 
     memset(out, 0, sizeof(*out));
-    if (open_control(&v, e) < 0 || pair_take(&v.pair, r->m, e) < 0 || choose_tables(&v, e) < 0)
+    if (open_control(&v, e) < 0 || pair_take(&v.pair, r->m, r->given_up, e) < 0 ||
+        choose_tables(&v, e) < 0)
         goto out;
     r->m->source.engine->position_text(v.pair.source.next, out->position, sizeof(out->position));
     if (compare_buckets(&v, e) < 0 || tell_suspects(&v, e) < 0)

@@ -92,7 +92,7 @@ int scripted_schema_steps(const struct schema_request *r, struct arena *a, struc
 static struct target_table *find_label(struct scripted_world *w, const char *label)
 {
     for (size_t i = 0; i < TABLES; i++) {
-        if (strcmp(table_label(w->source[i].def), label) == 0)
+        if (table_is(w->source[i].def, label))
             return &w->target[i];
     }
     return NULL;

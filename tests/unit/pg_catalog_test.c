@@ -79,7 +79,7 @@ static struct table_list read_tables(const char *include, const char *exclude)
 static const struct table *table_named(const struct table_list *list, const char *label)
 {
     for (size_t i = 0; i < list->n; i++)
-        if (strcmp(table_label(list->v[i]), label) == 0)
+        if (table_is(list->v[i], label))
             return list->v[i];
     return NULL;
 }
