@@ -3,6 +3,7 @@
 #include "tests/unit/journal_file_fixture.h"
 
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 
@@ -527,8 +528,10 @@ static void kill_once(struct killed *k, unsigned round)
     int status;
 
     assert_true(child >= 0);
-    if (child == 0)
+    if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* also when an assertion ends the test early */
         write_until_killed(k->f, round * 2654435761u + 1);
+    }
     while (!k->reader && journal_reader_open(&k->f->o, 0, &k->reader, &k->f->e) < 0)
         assert_true(k->f->e.class == ERR_RETRY && mono_ms() < deadline);
     /* Until something of this writer was seen, and then a little longer, by the round. */
