@@ -259,6 +259,10 @@ bool cursor_is_full(const struct cursor *c)
 
     if (c->discard || c->stopped || c->changed_table[0] || held >= c->m->batch_bytes)
         return true;
+    /* A streamed transaction that has ended is committed before another begins: should that one
+     * turn out unfinished, what it wrote goes by a rollback, which must not take this one along. */
+    if (c->streaming && !c->in_txn)
+        return true;
     return !c->in_txn && held >= c->m->batch_bytes / 100 * BATCH_SOFT_PERCENT;
 }
 
