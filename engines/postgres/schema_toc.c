@@ -511,7 +511,17 @@ static int run_dump(struct schema_plan *p, const char *dir, const struct files *
         return -1;
     argv[n] = NULL;
     struct tool_run r = {.argv = argv, .password = password, .timeout_ms = DUMP_TIMEOUT_MS};
-    return tool_run(&r, e);
+    struct err why = {0};
+    if (tool_run(&r, &why) == 0)
+        return 0;
+    /* Its exit code does not tell: a locked table or a lost connection heals, the rest does not. */
+    if (why.class == ERR_FATAL && (strstr(why.msg, "lock timeout") != NULL ||
+                                   strstr(why.msg, "connection to server") != NULL ||
+                                   strstr(why.msg, "server closed") != NULL))
+        why.class = ERR_RETRY;
+    if (e != NULL)
+        *e = why;
+    return -1;
 }
 
 static int run_list(struct schema_plan *p, const char *dir, const struct files *f, struct toc *toc,

@@ -182,6 +182,24 @@ static void rights_and_names_on_the_source(void **state)
     pg_close(admin);
 }
 
+static void a_server_without_free_slots(void **state)
+{
+    struct db *admin = test_open(test_uri(SOURCE, NULL), DB_CONTROL);
+
+    test_sql(admin, "SELECT pg_create_physical_replication_slot('check_test_' || g) FROM"
+                    " generate_series(2, current_setting('max_replication_slots')::int) g");
+    struct findings f = check_source_now();
+    assert_finding(&f, false, "source", "1 of 10 replication slots", "max_replication_slots = 14");
+    test_sql(admin, "SELECT pg_create_physical_replication_slot('check_test_1')");
+    f = check_source_now();
+    assert_finding(&f, true, "source", "0 of 10 replication slots", "max_replication_slots = 14");
+    f = check_side(source, (struct check_request){.side = SIDE_SOURCE, .started = true});
+    assert_int_equal(f.n, 0);
+    test_sql(admin, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots"
+                    " WHERE slot_name LIKE 'check_test_%'");
+    pg_close(admin);
+}
+
 static void what_stands_on_the_target(void **state)
 {
     test_sql(target, "CREATE SCHEMA shop;"
@@ -256,6 +274,7 @@ int main(void)
         cmocka_unit_test(a_sound_pair_has_no_findings),
         cmocka_unit_test(tables_that_do_not_replicate_are_named),
         cmocka_unit_test(rights_and_names_on_the_source),
+        cmocka_unit_test(a_server_without_free_slots),
         cmocka_unit_test(what_stands_on_the_target),
         cmocka_unit_test(rights_on_the_target),
         cmocka_unit_test(extensions_that_cannot_be_had),
