@@ -33,7 +33,10 @@
 #define IDLE_STATUS_MS 1000
 #define POLL_SLICE_MS 50
 #define HEADER_SIZE 25 /* of an XLogData message: 'w', start, end, time */
+/* After a large row the connection is renewed; for one below HUGE_ROW not more often than this,
+ * since the server has to find its place in the log again. */
 #define RENEW_MIN_MS 5000
+#define HUGE_ROW (4 * LARGE_ROW)
 /* A walsender whose client went away needs a moment to let go of the slot. */
 #define SLOT_BUSY_MS 10000
 #define SLOT_BUSY_NAP_MS 100
@@ -65,6 +68,7 @@ struct stream {
     int64_t status_at; /* when the last status message went out */
     bool status_due;
     int64_t renewed_at;
+    size_t largest; /* message since then */
 };
 
 /* ---- opening ---- */
@@ -302,6 +306,40 @@ static int ask_types(void *arg, const struct pgo_relation *r, struct arena *a, c
     return rc;
 }
 
+/* A relation that is not in the plan: a partition made since, of a planned root, whose rows have
+ * nowhere to go. Others do not concern us. */
+static int on_unplanned(struct stream *s, const struct pgo_relation *r, struct event *out,
+                        struct err *e)
+{
+    char id[16];
+    const char *values[] = {id};
+    struct table *t;
+    PGresult *res;
+
+    snprintf(id, sizeof(id), "%u", r->id);
+    if (open_sql(s, e) < 0)
+        return -1;
+    res = pg_query(s->sql,
+                   "SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n"
+                   " ON n.oid = c.relnamespace WHERE c.oid = pg_partition_root($1::oid)",
+                   1, values, e);
+    if (!res)
+        return -1;
+    if (PQntuples(res) == 1 && relations_has_root(&s->relations, PQgetvalue(res, 0, 0))) {
+        t = arena_zalloc(&s->life, sizeof(*t));
+        t->id = r->id;
+        t->schema = arena_strdup(&s->life, r->schema);
+        t->name = arena_strdup(&s->life, r->name);
+        t->root = arena_strdup(&s->life, PQgetvalue(res, 0, 0));
+        out->kind = EVENT_TABLE;
+        out->table = t;
+        out->reason = arena_printf(&s->change, "it has a partition %s.%s that was not planned",
+                                   r->schema, r->name);
+    }
+    PQclear(res);
+    return out->kind == EVENT_TABLE;
+}
+
 static int on_relation(struct stream *s, const struct pgo_relation *r, struct event *out,
                        struct err *e)
 {
@@ -309,6 +347,8 @@ static int on_relation(struct stream *s, const struct pgo_relation *r, struct ev
     struct relation *rel;
     int rc = relations_take(&s->relations, r, &asker, &s->change, &rel, &out->reason, e);
 
+    if (rc == 0 && !relations_find(&s->relations, r->id))
+        return on_unplanned(s, r, out, e);
     if (rc <= 0)
         return rc;
     out->kind = EVENT_TABLE;
@@ -478,6 +518,7 @@ static int on_message(struct stream *s, size_t len, struct event *out, struct er
     uint8_t kind;
 
     pg_incoming_whole(&s->incoming, s->log, len);
+    s->largest = len > s->largest ? len : s->largest;
     reader_init(&r, s->message, len);
     kind = reader_u8(&r);
     if (kind == 'w')
@@ -534,17 +575,19 @@ static int wait_input(struct stream *s, int64_t deadline, struct err *e)
     return PQconsumeInput(s->log->conn) ? 1 : pg_lost(s->log, "streaming", e);
 }
 
-/* After a large row: libpq's buffer goes with the connection. Not more often than it costs the
- * server to find the place again. */
+/* After a large row: libpq's buffer goes with the connection. */
 static int renew(struct stream *s, struct err *e)
 {
     int64_t now = mono_ms();
 
-    if (s->log && (!s->log->large || s->in_txn || now - s->renewed_at < RENEW_MIN_MS))
+    if (s->log && (!s->log->large || s->in_txn))
+        return 0;
+    if (s->log && s->largest < HUGE_ROW && now - s->renewed_at < RENEW_MIN_MS)
         return 0;
     close_log(s);
     memory_trim();
     s->renewed_at = now;
+    s->largest = 0;
     return start(s, e);
 }
 
