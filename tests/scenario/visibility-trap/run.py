@@ -62,7 +62,7 @@ def run(s):
         thread = threading.Thread(target=hang, args=(s, done), daemon=True)
         thread.start()
         until("the commit hangs", 20, lambda: s.source.query(
-            "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query ILIKE 'COMMIT%'"
+            "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query ILIKE 'COMMIT%%'"
             " AND datname = %s", args=(s.database,)))
         seen = s.source.value("SELECT count(*) FROM t WHERE v = 'hung'", s.database)
         if seen:
