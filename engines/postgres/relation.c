@@ -50,6 +50,15 @@ struct relation *relations_find(struct relations *rs, uint32_t id)
     return rs->last;
 }
 
+bool relations_has_root(const struct relations *rs, const char *root)
+{
+    for (size_t i = 0; i < rs->n; i++) {
+        if (rs->v[i].table->root && strcmp(rs->v[i].table->root, root) == 0)
+            return true;
+    }
+    return false;
+}
+
 /* ---- RELATION against the plan ---- */
 
 static struct relation *find_named(struct relations *rs, const struct pgo_relation *r)

@@ -27,6 +27,9 @@ void relations_init(struct relations *rs, struct arena *a, const struct table_li
 /* NULL: not in the plan. */
 struct relation *relations_find(struct relations *rs, uint32_t id);
 
+/* Is a planned table a leaf of this partitioned table ("public.orders")? */
+bool relations_has_root(const struct relations *rs, const char *root);
+
 /* Asks the server for the names of types. */
 typedef int relation_types_fn(void *arg, const struct pgo_relation *r, struct arena *a,
                               const char **names, struct err *e);

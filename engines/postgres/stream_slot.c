@@ -217,18 +217,46 @@ int pg_slot_make(const struct db_options *o, const char *name, bool temporary, s
 
 /* ---- the start of a migration ---- */
 
+/* What the publication lists: a partitioned table where all its leaves are chosen, so that a leaf
+ * made later is in the stream too (and parks its root) instead of being lost; else the leaves. */
+static const char published_sql[] =
+    "WITH chosen AS (SELECT o AS oid, pg_partition_root(o) AS root FROM unnest($1::oid[]) o),"
+    " whole AS (SELECT DISTINCT root FROM chosen c WHERE root IS NOT NULL AND NOT EXISTS"
+    "  (SELECT FROM pg_partition_tree(c.root) p WHERE p.isleaf AND"
+    "   p.relid NOT IN (SELECT oid FROM chosen)))"
+    " SELECT DISTINCT coalesce(w.root, c.oid)::regclass::text FROM chosen c"
+    " LEFT JOIN whole w ON w.root = c.root ORDER BY 1";
+
+static PGresult *published(struct pg_db *db, const struct table_list *tables, struct err *e)
+{
+    struct buf oids;
+    const char *values[1];
+    PGresult *res;
+
+    buf_init(&oids, BUF_MAX_TEXT);
+    for (size_t i = 0; i < tables->n; i++)
+        buf_addf(&oids, "%c%u", i ? ',' : '{', tables->v[i]->id);
+    buf_adds(&oids, tables->n ? "}" : "{}");
+    values[0] = oids.data;
+    res = pg_query(db, published_sql, 1, values, e);
+    buf_release(&oids);
+    return res;
+}
+
 static int create_publication(struct pg_db *db, const char *name, const struct table_list *tables,
                               struct err *e)
 {
+    PGresult *res = published(db, tables, e);
     struct buf sql;
     int rc;
 
+    if (!res)
+        return -1;
     buf_init(&sql, BUF_MAX_TEXT);
     buf_addf(&sql, "CREATE PUBLICATION \"%s\"", name);
-    for (size_t i = 0; i < tables->n; i++) {
-        buf_adds(&sql, i ? ", ONLY " : " FOR TABLE ONLY ");
-        pg_ident2(&sql, tables->v[i]->schema, tables->v[i]->name);
-    }
+    for (int i = 0; i < PQntuples(res); i++)
+        buf_addf(&sql, "%s%s", i ? ", ONLY " : " FOR TABLE ONLY ", PQgetvalue(res, i, 0));
+    PQclear(res);
     buf_addf(&sql, " WITH (publish = 'insert, update, delete, truncate'%s)",
              db->version >= 130000 ? ", publish_via_partition_root = false" : "");
     rc = buf_check(&sql, "the publication's statement", e);
