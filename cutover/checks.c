@@ -1,0 +1,205 @@
+/* What must hold before a step: one function a check, also asked by --dry-run. */
+#include "cutover/internal.h"
+#include "core/run.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* A marker needs to pass what lies between; more than this does not pass in a pause. */
+#define LAG_MAX_BYTES (UINT64_C(64) * 1024 * 1024)
+
+__attribute__((format(printf, 3, 4))) static int answer(struct check_result *out, bool holds,
+                                                        const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(out->text, sizeof(out->text), fmt, ap);
+    va_end(ap);
+    out->holds = holds;
+    return 0;
+}
+
+static void remedy(struct check_result *out, const char *text)
+{
+    if (!out->holds)
+        snprintf(out->remedy, sizeof(out->remedy), "%s", text);
+}
+
+static int look_loaded(struct cutover *c, struct check_result *out, struct err *e)
+{
+    enum load_phase p;
+
+    if (load_phase_get(c->opening, &p, e) < 0)
+        return -1;
+    answer(out, p == LOAD_DONE,
+           p == LOAD_DONE ? "the load is done, constraints and statistics are there"
+                          : "the load is not done: its phase is %s",
+           load_phase_name(p));
+    remedy(out, "lockstep run --until caught-up, then cutover");
+    return 0;
+}
+
+static int look_lanes(struct cutover *c, struct check_result *out, struct err *e)
+{
+    struct arena a = ARENA_INIT;
+    struct lane_list lanes;
+    size_t behind = 0;
+    int rc = -1;
+
+    if (lanes_load(c->opening, &a, &lanes, e) < 0)
+        goto out;
+    rc = answer(out, lanes.n > 0, lanes.n ? "every table follows" : "no table is followed yet");
+    for (size_t i = 0; i < lanes.n; i++) {
+        const struct lane *l = &lanes.v[i];
+
+        if (l->state == LANE_FOLLOWING)
+            continue;
+        if (behind++ == 0)
+            answer(out, false, "%s is %s%s%s", l->label, lane_state_name(l->state),
+                   l->reason ? ": " : "", l->reason ? l->reason : "");
+    }
+    if (behind > 1)
+        snprintf(out->text + strlen(out->text), sizeof(out->text) - strlen(out->text),
+                 " (and %zu more tables)", behind - 1);
+    remedy(out, "lockstep tables list; lockstep tables resume NAME");
+out:
+    arena_release(&a);
+    return rc;
+}
+
+static int look_stages(struct cutover *c, struct check_result *out, struct err *e)
+{
+    static const char *const names[] = {"capture", "apply"};
+    bool held[2];
+
+    for (int i = 0; i < 2; i++) {
+        int rc = lease_held(c->opening, names[i], NULL, 0, e);
+
+        if (rc < 0)
+            return -1;
+        held[i] = rc > 0;
+    }
+    if (held[0] && held[1])
+        return answer(out, true, "capture and apply are running");
+    answer(out, false, "%s not running (no process holds the lease)",
+           !held[0] && !held[1] ? "capture and apply are"
+           : !held[0]           ? "capture is"
+                                : "apply is");
+    remedy(out, "lockstep run");
+    return 0;
+}
+
+static int look_lag(struct cutover *c, struct check_result *out, struct err *e)
+{
+    struct checkpoint at;
+    struct position now;
+    uint64_t bytes;
+    int found = checkpoint_load(c->opening, c->road.stream, &at, e);
+
+    if (found < 0 || c->closing->engine->current_position(c->closing, &now, e) < 0)
+        return -1;
+    if (!found)
+        return answer(out, false, "apply has not begun");
+    bytes = c->closing->engine->position_distance(at.next, now);
+    answer(out, bytes <= LAG_MAX_BYTES, "apply is %llu KiB behind",
+           (unsigned long long)(bytes / 1024));
+    remedy(out, "wait until lockstep status shows a small lag");
+    return 0;
+}
+
+static int look_quiet(struct cutover *c, struct check_result *out, struct err *e)
+{
+    static const char *const prefixes[] = {"pin/", "pause/", "park/", "recopy/", "resume/"};
+
+    answer(out, true, "no command waits for apply");
+    for (size_t i = 0; i < sizeof(prefixes) / sizeof(prefixes[0]); i++) {
+        struct fact *facts;
+        size_t n;
+
+        if (c->opening->engine->fact_scan(c->opening, "request", prefixes[i], &facts, &n, e) < 0)
+            return -1;
+        if (n > 0)
+            answer(out, false, "a request waits for apply: %s", facts[0].key);
+        facts_release(facts, n);
+    }
+    remedy(out, "wait until that command (verify, tables) has ended");
+    return 0;
+}
+
+static int look_closing_open(struct cutover *c, struct check_result *out, struct err *e)
+{
+    struct fence_state f = {0};
+
+    if (c->closing->engine->fence_state(c->closing, &f, e) < 0)
+        return -1;
+    if (f.mode == FENCE_NONE || f.mode == FENCE_OPEN)
+        return answer(out, true, "the side that closes is open");
+    answer(out, false, "the side that closes is %s by %s (epoch %u)",
+           f.mode == FENCE_SEALED ? "sealed" : "fenced", f.token, f.epoch);
+    remedy(out, "lockstep cutover again: it takes over from a coordinator that has vanished");
+    return 0;
+}
+
+static int look_opening_sealed(struct cutover *c, struct check_result *out, struct err *e)
+{
+    struct fence_state f = {0};
+    bool ours;
+
+    if (c->opening->engine->fence_state(c->opening, &f, e) < 0)
+        return -1;
+    ours = f.mode == FENCE_SEALED && strcmp(f.token, c->token) == 0;
+    return answer(out, ours,
+                  ours ? "the side that opens is sealed by us"
+                       : "the side that opens is not sealed by us");
+}
+
+static int look_in_time(struct cutover *c, struct check_result *out, struct err *e)
+{
+    char why[300];
+    int64_t held = pause_ms(c);
+
+    if (renewer_lost(c, why, sizeof(why)))
+        return answer(out, false, "the fence's lease could not be renewed: %s", why);
+    answer(out, held < c->r->max_pause_ms, "writes have been held for %lld ms of at most %d",
+           (long long)held, c->r->max_pause_ms);
+    return 0;
+}
+
+const struct check cutover_checks[CUTOVER_CHECKS] = {
+    {CHECK_LOADED, "load", look_loaded},
+    {CHECK_LANES, "tables", look_lanes},
+    {CHECK_STAGES, "stages", look_stages},
+    {CHECK_LAG, "lag", look_lag},
+    {CHECK_QUIET, "requests", look_quiet},
+    {CHECK_CLOSING_OPEN, "closing side", look_closing_open},
+    {CHECK_OPENING_SEALED, "opening side", look_opening_sealed},
+    {CHECK_IN_TIME, "pause", look_in_time},
+};
+
+int checks_demand(struct cutover *c, unsigned wanted, struct err *e)
+{
+    char all[ERR_MSG_MAX] = "";
+    char first_remedy[300] = "";
+
+    for (size_t i = 0; i < CUTOVER_CHECKS; i++) {
+        struct check_result r = {0};
+        size_t len = strlen(all);
+
+        if (!(wanted & cutover_checks[i].bit))
+            continue;
+        if (cutover_checks[i].look(c, &r, e) < 0)
+            return err_wrap(e, "looking at the %s", cutover_checks[i].name);
+        if (r.holds)
+            continue;
+        snprintf(all + len, sizeof(all) - len, "%s%s", len ? "; " : "", r.text);
+        if (!first_remedy[0])
+            snprintf(first_remedy, sizeof(first_remedy), "%s", r.remedy);
+    }
+    if (!all[0])
+        return 0;
+    err_set(e, ERR_REFUSED, "%s", all);
+    if (first_remedy[0])
+        err_hint(e, "%s", first_remedy);
+    return -1;
+}

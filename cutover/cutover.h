@@ -1,0 +1,113 @@
+/* The switch of a migration from the side that closes to the side that opens (design.md §6).
+ *
+ * A table of states (table.c) and one driver (driver.c). The state stands in one row on the side
+ * that opens (fact "cutover", key = direction) and is moved by compare-and-set only: the intent
+ * before a step, its completion behind it. Whoever conducts has an epoch, one higher than any
+ * before, and a token; the fences of both servers obey the highest epoch, so that a coordinator
+ * that hung and wakes up late can neither open nor close anything.
+ *
+ *   none → prepared → fenced → drained → settled → closed → switched
+ *
+ * Before `closed` any failure, timeout or new coordinator undoes in reverse order: the closing side
+ * is open again, the opening side stays sealed, the state is `prepared` (or `none` if the
+ * preparation itself failed). From `closed` on the road goes only forward. At no moment both sides
+ * are writable for applications: the opening side is sealed from `prepared` on and lifted behind a
+ * durable `closed`, which is written behind the closing side's seal.
+ *
+ * Everything speaks of the closing and the opening side, never of source and target, so that the
+ * way back is the same table on the mirrored road.
+ *
+ * For tests only: the environment variable LOCKSTEP_TEST_KILL="settled:before" ends the process
+ * with SIGKILL when the intent for that state is recorded and its step is about to begin; ":after"
+ * when the step is done and its completion is not recorded yet. "closed:sealed" lies between the
+ * seal and the second marker, "undo:before" and "undo:after" around an undo.
+ */
+#ifndef LOCKSTEP_CUTOVER_CUTOVER_H
+#define LOCKSTEP_CUTOVER_CUTOVER_H
+
+#include "control/facts.h"
+
+enum cutover_state {
+    CUTOVER_NONE,
+    CUTOVER_PREPARED,
+    CUTOVER_FENCED,
+    CUTOVER_DRAINED,
+    CUTOVER_SETTLED,
+    CUTOVER_CLOSED,
+    CUTOVER_SWITCHED,
+    CUTOVER_STATES
+};
+const char *cutover_state_name(enum cutover_state s);
+/* -1 if unknown. */
+int cutover_state_parse(const char *name);
+
+/* What must hold before a step; checks.c has one function for each. */
+enum cutover_check {
+    CHECK_LOADED = 1,          /* the load is done, constraints and statistics are there */
+    CHECK_LANES = 2,           /* every table follows */
+    CHECK_STAGES = 4,          /* capture and apply are running */
+    CHECK_LAG = 8,             /* apply is close behind */
+    CHECK_QUIET = 16,          /* no command waits for apply to stand still */
+    CHECK_CLOSING_OPEN = 32,   /* nobody else holds the closing side's fence */
+    CHECK_OPENING_SEALED = 64, /* the opening side refuses applications, by our seal */
+    CHECK_IN_TIME = 128 /* writes have been held for less than max_pause, the lease is ours */
+};
+#define CUTOVER_CHECKS 8
+
+struct cutover;
+
+/* One row of the table. */
+struct cutover_row {
+    enum cutover_state from;
+    enum cutover_state to;
+    bool again;     /* done again by each later call that finds `to`: what it proved grows old */
+    unsigned guard; /* enum cutover_check */
+    /* 1 done, 0 not yet: call again, -1. Idempotent. */
+    int (*step)(struct cutover *c, struct err *e);
+    /* Takes back what the step did or began; idempotent. NULL: the road goes only forward. */
+    int (*undo)(struct cutover *c, struct err *e);
+    const char *does;
+    const char *undoes; /* NULL with undo */
+    const char *why;
+};
+extern const struct cutover_row cutover_rows[];
+extern const size_t cutover_row_count;
+/* The row that leads on from `s`; NULL at the end. */
+const struct cutover_row *cutover_row_from(enum cutover_state s);
+/* May the state row go from `from` to `to`: by a row, by its undo, or by doing it again? */
+bool cutover_pair_is_legal(enum cutover_state from, enum cutover_state to);
+
+struct cutover_request {
+    const struct migration *m;
+    int max_pause_ms;
+    int lease_ms;          /* of the fence */
+    const char *on_switch; /* shell command, or NULL */
+    const char *folder;    /* where on_switch runs; NULL: here */
+    const char *source;    /* both URIs without passwords, for the hook and the record */
+    const char *target;
+    bool threads; /* renew the lease from a thread of its own; false (simulation): in the steps */
+    /* Is the process behind this lease holder certainly dead? NULL: never known. */
+    bool (*holder_is_dead)(const char *holder);
+    /* Tells how far it is; may be NULL. */
+    void (*say)(void *ctx, const char *line);
+    void *ctx;
+};
+
+/* Connects nothing yet. The request must outlive it. */
+struct cutover *cutover_open(const struct cutover_request *r);
+/* 1: at the end (switched); 0: call again soon (within 5 ms, the pause depends on it); -1: it
+ * failed, and was undone if it could be: the message says what stood in the way and how things
+ * stand. After 1 or -1 it must only be closed. ERR_REFUSED: a guard refused. */
+int cutover_step(struct cutover *c, struct err *e);
+/* What is known of it (positions, sequences, durations): a new reference, for the record file. */
+json_t *cutover_record(const struct cutover *c);
+void cutover_close(struct cutover *c);
+
+/* Steps to the end. *record may be NULL, else it receives cutover_record(), also with -1. */
+int cutover_run(const struct cutover_request *r, json_t **record, struct err *e);
+
+/* The road from here, one line a call: each row, what undoes it, and how its guards stand now.
+ * Changes nothing. *ready: cutover_run would begin. */
+int cutover_explain(const struct cutover_request *r, bool *ready, struct err *e);
+
+#endif

@@ -1,0 +1,495 @@
+/* The driver of the table.
+ *
+ * One normal course: cutover_step connects, takes the coordinator's lease and the state row (under
+ * a new epoch), and then for each row asks the guards, records the intent, does the step (again and
+ * again while it waits), and records the completion.
+ *
+ * The dangerous interleavings. (1) A coordinator hangs, a second one takes over, the first wakes
+ * up: its epoch is lower on both fences and its version of the state row is old, so it can move
+ * neither; it then takes nothing back either, for what stands there is the second one's. (2) The
+ * commit that writes `closed` is cut off: it may still come to pass. So an undo first records its
+ * intent by compare-and-set on the same row: if that succeeds, `closed` can never be written any
+ * more; if the row says `closed`, the road goes forward. If neither can be found out, nothing is
+ * opened. (3) Killed anywhere: the next call finds the state and the intent in the row; before
+ * `closed` it takes the fences over by its higher epoch and opens the closing side, whatever the
+ * dead one had got to. */
+#include "core/log.h"
+#include "core/run.h"
+#include "cutover/internal.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define OWN_LEASE_MS 10000
+#define POLL_MS 2
+#define UNDO_MS 15000
+#define UNDO_STOP_MS 3000 /* when asked to stop */
+#define UNDO_PAUSE_MS 100
+#define TIMEOUT_MIN_MS 7000
+
+/* ---- small ---- */
+
+void say(const struct cutover *c, const char *fmt, ...)
+{
+    char line[1000];
+    va_list ap;
+
+    if (!c->r->say)
+        return;
+    va_start(ap, fmt);
+    vsnprintf(line, sizeof(line), fmt, ap);
+    va_end(ap);
+    c->r->say(c->r->ctx, line);
+}
+
+int64_t pause_ms(const struct cutover *c)
+{
+    return c->flipped ? mono_ms() - c->flipped_ms : 0;
+}
+
+void test_point(const char *what, const char *where)
+{
+    const char *wanted = getenv("LOCKSTEP_TEST_KILL");
+    size_t len = strlen(what);
+
+    if (wanted && strncmp(wanted, what, len) == 0 && wanted[len] == ':' &&
+        strcmp(wanted + len + 1, where) == 0)
+        raise(SIGKILL);
+}
+
+static int open_side(const struct cutover *c, const struct endpoint *end, struct db **out,
+                     struct err *e)
+{
+    struct db_options o = {.uri = end->uri,
+                           .migration = c->r->m->name,
+                           .use = DB_CONTROL,
+                           .timeout_ms = c->r->max_pause_ms > TIMEOUT_MIN_MS ? c->r->max_pause_ms
+                                                                             : TIMEOUT_MIN_MS};
+
+    return *out ? 0 : end->engine->open(&o, out, e);
+}
+
+int connect_sides(struct cutover *c, struct err *e)
+{
+    return open_side(c, &c->road.opening, &c->opening, e) < 0 ||
+                   open_side(c, &c->road.closing, &c->closing, e) < 0
+               ? -1
+               : 0;
+}
+
+void disconnect_sides(struct cutover *c)
+{
+    struct db **sides[2] = {&c->closing, &c->opening};
+
+    for (int i = 0; i < 2; i++) {
+        if (*sides[i])
+            (*sides[i])->engine->close(*sides[i]);
+        *sides[i] = NULL;
+    }
+}
+
+/* ---- begin ---- */
+
+static int need_migration(struct cutover *c, struct err *e)
+{
+    bool exists;
+    json_t *self = NULL;
+
+    if (c->opening->engine->control_exists(c->opening, &exists, e) < 0)
+        return -1;
+    if (exists && fact_read(c->opening, "migration", "self", &self, NULL, e) < 0)
+        return -1;
+    json_decref(self);
+    if (self)
+        return 0;
+    err_set(e, ERR_REFUSED,
+            "the target knows nothing of this migration: it has not begun, or is "
+            "finished");
+    return err_hint(e, "lockstep run begins it");
+}
+
+static int take_lease(struct cutover *c, struct err *e)
+{
+    char holder[HOLDER_MAX];
+
+    for (int tries = 0; tries < 3; tries++) {
+        int rc = lease_take(c->opening, "cutover", c->r->m->holder, OWN_LEASE_MS, e);
+
+        if (rc != 0) {
+            c->leased = rc > 0;
+            return rc < 0 ? -1 : 0;
+        }
+        if (lease_held(c->opening, "cutover", holder, sizeof(holder), e) < 0)
+            return -1;
+        if (!holder[0])
+            continue;
+        if (!c->r->holder_is_dead || !c->r->holder_is_dead(holder))
+            break;
+        if (lease_release(c->opening, "cutover", holder, e) < 0)
+            return -1;
+    }
+    err_set(e, ERR_REFUSED, "%s conducts this cutover", holder);
+    return err_hint(e,
+                    "wait for it; if that process is dead, its lease ends within %d s and the "
+                    "next lockstep cutover takes over",
+                    OWN_LEASE_MS / 1000);
+}
+
+static bool is_over(const struct cutover *c)
+{
+    return c->state == CUTOVER_SWITCHED && !fact_bool(c->body, "hook_failed");
+}
+
+/* What a vanished coordinator began beyond `prepared` is taken back before we begin ourselves: its
+ * pause has lasted long enough. */
+static int recover(struct cutover *c, struct err *e)
+{
+    const char *going = state_going(c);
+
+    if (c->state >= CUTOVER_CLOSED)
+        return 0;
+    if (c->state <= CUTOVER_PREPARED && (!going || strcmp(going, "prepared") == 0))
+        return 0;
+    say(c, "an earlier coordinator did not finish (%s, on its way to %s): taking it back first",
+        cutover_state_name(c->state), going ? going : "nowhere");
+    if (state_set(c, c->state, "undo", e) < 0)
+        return -1;
+    test_point("undo", "before");
+    for (size_t i = cutover_row_count; i-- > 0;) {
+        const struct cutover_row *row = &cutover_rows[i];
+
+        if (row->undo && row->to > CUTOVER_PREPARED && row->undo(c, e) < 0)
+            return -1;
+    }
+    test_point("undo", "after");
+    return state_set(c, c->state < CUTOVER_PREPARED ? CUTOVER_NONE : CUTOVER_PREPARED, NULL, e);
+}
+
+static int begin(struct cutover *c, struct err *e)
+{
+    struct err closing_error = {0};
+
+    if (open_side(c, &c->road.opening, &c->opening, e) < 0 || need_migration(c, e) < 0 ||
+        state_load(c, e) < 0)
+        return -1;
+    c->begun = true;
+    if (is_over(c))
+        return 0;
+    if (take_lease(c, e) < 0 || state_load(c, e) < 0)
+        return -1;
+    if (open_side(c, &c->road.closing, &c->closing, &closing_error) < 0 &&
+        c->state < CUTOVER_CLOSED) {
+        *e = closing_error;
+        return -1;
+    }
+    if (c->state < CUTOVER_CLOSED) {
+        /* A refusal changes nothing: what must hold for the first step is asked before that. */
+        note(c, "steps", json_array());
+        if (c->state <= CUTOVER_PREPARED && !state_going(c) &&
+            checks_demand(c, cutover_rows[0].guard, e) < 0)
+            return -1;
+    }
+    if (state_take(c, e) < 0 || recover(c, e) < 0)
+        return -1;
+    return renewer_start(c, e);
+}
+
+/* ---- undo ---- */
+
+enum undo_road { UNDO_BACK, UNDO_FORWARD, UNDO_LOST, UNDO_UNKNOWN };
+
+/* May we take back? Records the intent, which also settles whether `closed` was written. */
+static enum undo_road undo_claim(struct cutover *c)
+{
+    int64_t from = mono_ms();
+    struct err e = {0};
+
+    for (;;) {
+        json_t *notes = json_deep_copy(c->body);
+        const char *token;
+        bool loaded;
+
+        disconnect_sides(c);
+        loaded = open_side(c, &c->road.opening, &c->opening, &e) == 0 && state_load(c, &e) == 0;
+        token = loaded ? fact_text(c->body, "token") : NULL;
+        /* A row that was never written is nobody's. */
+        if (loaded && (!token || strcmp(token, c->token) != 0)) {
+            json_decref(notes);
+            return UNDO_LOST;
+        }
+        json_object_update_missing(c->body, notes);
+        json_decref(notes);
+        if (loaded && c->state >= CUTOVER_CLOSED)
+            return UNDO_FORWARD;
+        if (loaded && state_set(c, c->state, "undo", &e) == 0)
+            return UNDO_BACK;
+        if (mono_ms() - from > (stop_requested() ? UNDO_STOP_MS : UNDO_MS))
+            return c->closing_tried ? UNDO_UNKNOWN : UNDO_BACK;
+        nap_ms(UNDO_PAUSE_MS);
+    }
+}
+
+/* Until it succeeds or the time is up: the closing side may have been restarted just now. */
+static int undo_row(struct cutover *c, const struct cutover_row *row, struct err *e)
+{
+    int64_t from = mono_ms();
+
+    for (;;) {
+        struct err other = {0};
+
+        /* Each undo concerns one side; the other one may be gone. */
+        open_side(c, &c->road.opening, &c->opening, &other);
+        if (open_side(c, &c->road.closing, &c->closing, e) < 0)
+            c->closing = NULL;
+        if (row->undo(c, e) == 0)
+            return 0;
+        if (e->class == ERR_FENCED ||
+            mono_ms() - from > (stop_requested() ? UNDO_STOP_MS : UNDO_MS))
+            return -1;
+        disconnect_sides(c);
+        nap_ms(UNDO_PAUSE_MS);
+    }
+}
+
+static int undo_rows(struct cutover *c, enum cutover_state to, struct err *e)
+{
+    enum cutover_state from = c->row->to;
+
+    test_point("undo", "before");
+    for (size_t i = cutover_row_count; i-- > 0;) {
+        const struct cutover_row *row = &cutover_rows[i];
+
+        if (row->to > from || row->to <= to)
+            continue;
+        invariant(row->undo != NULL);
+        if (undo_row(c, row, e) < 0)
+            return err_wrap(e, "undoing %s", cutover_state_name(row->to));
+    }
+    test_point("undo", "after");
+    if (!c->opening)
+        return err_set(e, ERR_RETRY, "undone, but the target cannot be reached to record it");
+    return state_set(c, to, NULL, e);
+}
+
+static int after_undo(struct cutover *c, int64_t held, const struct err *undo, struct err *e)
+{
+    char hint[ERR_HINT_MAX];
+
+    snprintf(hint, sizeof(hint), "%s", e->hint);
+    if (undo->class != ERR_NONE) {
+        err_set(e, ERR_FATAL, "%.600s; and it could not be undone: %.600s", e->msg, undo->msg);
+        return err_hint(e, "lockstep cutover again undoes it first; a fence that is not sealed "
+                           "lapses by itself");
+    }
+    if (!c->flipped)
+        return err_wrap(e, "cutover not begun");
+    if (e->class != ERR_STOPPED)
+        e->class = ERR_FATAL;
+    err_wrap(e, "cutover undone, writes were held for %lld ms", (long long)held);
+    return hint[0] ? -1 : err_hint(e, "lockstep cutover again");
+}
+
+/* The step at hand failed with *e. 0: the road goes forward after all; -1. */
+static int fail(struct cutover *c, struct err *e)
+{
+    enum cutover_state to = c->row->to == CUTOVER_PREPARED ? CUTOVER_NONE : CUTOVER_PREPARED;
+    struct err undo = {0};
+    int64_t held;
+
+    if (c->state >= CUTOVER_CLOSED) {
+        if (e->hint[0] == '\0')
+            err_hint(e, "lockstep cutover again: it goes on from %s", cutover_state_name(c->state));
+        return err_wrap(e, "cutover %s, on its way to %s", cutover_state_name(c->state),
+                        cutover_state_name(c->row->to));
+    }
+    /* A guard refused before the first step, or between prepared and fenced. */
+    if (!c->entered && !c->flipped && e->class == ERR_REFUSED)
+        return -1;
+    err_wrap(e, "on the way to %s", cutover_state_name(c->row->to));
+    renewer_release_fence(c);
+    switch (undo_claim(c)) {
+    case UNDO_LOST:
+        return err_set(e, ERR_FENCED, "another coordinator took the cutover over");
+    case UNDO_FORWARD:
+        c->row = NULL;
+        return 0;
+    case UNDO_UNKNOWN:
+        err_wrap(e, "whether the cutover is closed is not known, so both sides stay shut");
+        return err_hint(e, "lockstep cutover again as soon as the target can be reached");
+    case UNDO_BACK:
+        break;
+    }
+    note(c, "undone_because", json_string(e->msg));
+    if (undo_rows(c, to, &undo) == 0)
+        err_clear(&undo);
+    held = pause_ms(c);
+    return after_undo(c, held, &undo, e);
+}
+
+/* ---- forward ---- */
+
+static void note_step(struct cutover *c)
+{
+    json_t *steps = json_object_get(c->body, "steps");
+
+    if (!json_is_array(steps)) {
+        note(c, "steps", json_array());
+        steps = json_object_get(c->body, "steps");
+    }
+    json_array_append_new(steps, json_pack("{s:s, s:I}", "state", cutover_state_name(c->row->to),
+                                           "took_ms", (json_int_t)(mono_ms() - c->began_ms)));
+}
+
+static const struct cutover_row *next_row(const struct cutover *c)
+{
+    /* Prepared by an earlier call, which may be long ago. */
+    if (c->state == CUTOVER_PREPARED && !c->prepared)
+        return &cutover_rows[0];
+    if (c->state == CUTOVER_SWITCHED)
+        return &cutover_rows[cutover_row_count - 1];
+    return cutover_row_from(c->state);
+}
+
+static int enter(struct cutover *c, struct err *e)
+{
+    const struct cutover_row *row = next_row(c);
+
+    invariant(row != NULL);
+    c->row = row;
+    c->entered = false;
+    c->stage = 0;
+    c->began_ms = mono_ms();
+    if (checks_demand(c, row->guard, e) < 0 ||
+        state_set(c, c->state, cutover_state_name(row->to), e) < 0)
+        return -1;
+    c->entered = true;
+    test_point(cutover_state_name(row->to), "before");
+    return 0;
+}
+
+static int complete(struct cutover *c, struct err *e)
+{
+    const struct cutover_row *row = c->row;
+
+    test_point(cutover_state_name(row->to), "after");
+    note_step(c);
+    if (row->to == CUTOVER_CLOSED) {
+        if (checks_demand(c, CHECK_IN_TIME, e) < 0)
+            return -1;
+        c->closing_tried = true;
+    }
+    if (state_set(c, row->to, NULL, e) < 0)
+        return -1;
+    say(c, "%-9s %6lld ms  %s", cutover_state_name(row->to), (long long)(mono_ms() - c->began_ms),
+        row->does);
+    log_event(LOG_INFO, "cutover", "state", "state=%s took_ms=%lld", cutover_state_name(row->to),
+              (long long)(mono_ms() - c->began_ms));
+    c->prepared = c->prepared || row->to == CUTOVER_PREPARED;
+    c->row = NULL;
+    return 0;
+}
+
+static int forward(struct cutover *c, struct err *e)
+{
+    int rc;
+
+    if (!c->row && enter(c, e) < 0)
+        return -1;
+    renewer_tick(c);
+    if (c->flipped && c->state < CUTOVER_CLOSED && checks_demand(c, CHECK_IN_TIME, e) < 0)
+        return -1;
+    if (stop_requested() && c->state < CUTOVER_CLOSED)
+        return stop_check(e);
+    rc = c->row->step(c, e);
+    if (rc <= 0)
+        return rc;
+    return complete(c, e);
+}
+
+static int at_end(struct cutover *c, struct err *e)
+{
+    if (!fact_bool(c->body, "hook_failed"))
+        return 1;
+    err_set(e, ERR_FATAL, "switched and open, but the on_switch hook failed: %s",
+            fact_text(c->body, "hook"));
+    return err_hint(e, "move the traffic by hand, or lockstep cutover again, which runs the hook "
+                       "again");
+}
+
+int cutover_step(struct cutover *c, struct err *e)
+{
+    if (!c->begun) {
+        if (begin(c, e) < 0)
+            return -1;
+        return is_over(c) ? 1 : 0;
+    }
+    if (is_over(c))
+        return 1;
+    if (forward(c, e) < 0) {
+        if (!c->row || fail(c, e) < 0)
+            return -1;
+        err_clear(e);
+        return 0;
+    }
+    return c->state == CUTOVER_SWITCHED && !c->row ? at_end(c, e) : 0;
+}
+
+/* ---- the whole ---- */
+
+struct cutover *cutover_open(const struct cutover_request *r)
+{
+    struct cutover *c = calloc(1, sizeof(*c));
+
+    invariant(c != NULL);
+    c->r = r;
+    c->road = (struct road){.direction = "forward",
+                            .stream = "forward",
+                            .closing = r->m->source,
+                            .opening = r->m->target};
+    c->body = json_object();
+    return c;
+}
+
+json_t *cutover_record(const struct cutover *c)
+{
+    json_t *out = json_deep_copy(c->body);
+
+    json_object_set_new(out, "migration", json_string(c->r->m->name));
+    json_object_set_new(out, "direction", json_string(c->road.direction));
+    json_object_set_new(out, "state", json_string(cutover_state_name(c->state)));
+    if (c->r->source)
+        json_object_set_new(out, "source", json_string(c->r->source));
+    if (c->r->target)
+        json_object_set_new(out, "target", json_string(c->r->target));
+    return out;
+}
+
+void cutover_close(struct cutover *c)
+{
+    struct err ignored = {0};
+
+    if (!c)
+        return;
+    renewer_stop(c);
+    if (c->leased && c->opening)
+        lease_release(c->opening, "cutover", c->r->m->holder, &ignored);
+    disconnect_sides(c);
+    state_clear(c);
+    arena_release(&c->arena);
+    free(c);
+}
+
+int cutover_run(const struct cutover_request *r, json_t **record, struct err *e)
+{
+    struct cutover *c = cutover_open(r);
+    int rc;
+
+    while ((rc = cutover_step(c, e)) == 0)
+        nap_ms(POLL_MS);
+    if (record)
+        *record = cutover_record(c);
+    cutover_close(c);
+    return rc < 0 ? -1 : 0;
+}

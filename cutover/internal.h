@@ -1,0 +1,154 @@
+/* Internal to cutover/. */
+#ifndef LOCKSTEP_CUTOVER_INTERNAL_H
+#define LOCKSTEP_CUTOVER_INTERNAL_H
+
+#include "control/plan.h"
+#include "cutover/cutover.h"
+
+#include <pthread.h>
+#include <stdarg.h>
+
+/* Which way: the same table serves the way back with the ends exchanged. */
+struct road {
+    const char *direction; /* the state row's key, and what the hook is told */
+    const char *stream;    /* whose checkpoint says how far apply is */
+    struct endpoint closing;
+    struct endpoint opening;
+};
+
+struct marker {
+    char token[TOKEN_MAX];
+    struct position beyond; /* a frontier that lies behind the marker */
+};
+
+/* Keeps the fence's lease and the coordinator's alive (renew.c). */
+struct renewer {
+    const struct cutover *c;
+    pthread_t thread;
+    pthread_mutex_t mutex; /* held during each renewal, so that renewing can be ended for sure */
+    bool running;
+    bool quit;
+    bool fence;   /* the fence's lease is to be renewed */
+    int64_t next; /* mono_ms of the next renewal */
+    int64_t ends; /* mono_ms at which the lease has ended by our own clock */
+    bool lost;    /* it could not be renewed */
+    char why[300];
+    struct db *closing;
+    struct db *opening;
+    int64_t next_own;
+};
+
+struct cutover {
+    const struct cutover_request *r;
+    struct road road;
+    struct db *closing;
+    struct db *opening;
+    struct arena arena;
+    struct table_list tables;
+    bool begun;
+    bool leased; /* we hold the coordinator's lease */
+
+    /* the state row */
+    int64_t version;
+    enum cutover_state state;
+    json_t *body;
+    uint32_t epoch;
+    char token[TOKEN_MAX];
+
+    /* the step at hand */
+    const struct cutover_row *row; /* NULL: none is begun */
+    bool entered;                  /* its intent is recorded */
+    bool prepared;                 /* by us */
+    int stage;                     /* where a step with several parts stands */
+    int64_t stage_ms;
+    int64_t began_ms;
+    struct marker marker;
+    int probes;
+
+    /* the pause */
+    bool flipped;
+    int64_t flipped_ms;
+    bool closing_tried; /* `closed` may have been written */
+    struct renewer renewer;
+};
+
+/* ---- state.c: the one setter ---- */
+
+/* Reads the row; a missing one is `none`. */
+int state_load(struct cutover *c, struct err *e);
+/* Makes the row ours under a new epoch; the state stays. */
+int state_take(struct cutover *c, struct err *e);
+/* state (by a legal pair) and going (the state aimed at, "undo", or NULL). ERR_FENCED: another
+ * coordinator took over. ERR_RETRY, ERR_UNKNOWN: the outcome is not known. */
+int state_set(struct cutover *c, enum cutover_state state, const char *going, struct err *e);
+/* What the row tells beside its state; written with the next state_set. Takes the reference over.
+ */
+void note(struct cutover *c, const char *name, json_t *value);
+/* Locks the row in the open transaction of the opening side; ERR_FENCED if it is not ours. */
+int state_hold(struct cutover *c, struct err *e);
+/* What the row says that is being done: a state's name, "undo", or NULL. */
+const char *state_going(const struct cutover *c);
+void state_clear(struct cutover *c);
+
+/* ---- checks.c ---- */
+
+struct check_result {
+    bool holds;
+    char text[400]; /* what is so, or what stands in the way */
+    char remedy[300];
+};
+struct check {
+    enum cutover_check bit;
+    const char *name;
+    int (*look)(struct cutover *c, struct check_result *out, struct err *e);
+};
+extern const struct check cutover_checks[CUTOVER_CHECKS];
+/* ERR_REFUSED names all that do not hold. */
+int checks_demand(struct cutover *c, unsigned wanted, struct err *e);
+
+/* ---- steps.c ---- */
+
+int step_prepare(struct cutover *c, struct err *e);
+int step_fence(struct cutover *c, struct err *e);
+int step_drain(struct cutover *c, struct err *e);
+int step_settle(struct cutover *c, struct err *e);
+int step_close(struct cutover *c, struct err *e);
+int step_switch(struct cutover *c, struct err *e);
+int undo_prepare(struct cutover *c, struct err *e);
+int undo_fence(struct cutover *c, struct err *e);
+int undo_nothing(struct cutover *c, struct err *e);
+
+/* ---- sequences.c ---- */
+
+/* Reads the closing side's, sets those of the opening side that differ, while the row is ours. */
+int sequences_copy(struct cutover *c, struct err *e);
+
+/* ---- renew.c ---- */
+
+int renewer_start(struct cutover *c, struct err *e);
+/* From now on the fence's lease, which was just taken, is renewed. */
+void renewer_fence(struct cutover *c);
+/* When this returns, no renewal is under way and none comes. */
+void renewer_release_fence(struct cutover *c);
+/* Without a thread: renews if it is due. */
+void renewer_tick(struct cutover *c);
+/* True and why, if the lease could not be renewed. */
+bool renewer_lost(struct cutover *c, char *why, size_t size);
+void renewer_stop(struct cutover *c);
+
+/* ---- hook.c ---- */
+
+/* 0 and *failed empty if there is no hook or it succeeded; a failed hook is said in *failed. */
+int hook_run(struct cutover *c, char *failed, size_t size, struct err *e);
+
+/* ---- driver.c ---- */
+
+int connect_sides(struct cutover *c, struct err *e);
+void disconnect_sides(struct cutover *c);
+void say(const struct cutover *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* mono_ms since the fence was flipped; 0 before. */
+int64_t pause_ms(const struct cutover *c);
+/* Ends the process if LOCKSTEP_TEST_KILL names this point. */
+void test_point(const char *what, const char *where);
+
+#endif

@@ -1,0 +1,108 @@
+/* The state row: read, taken over, and moved by one setter. */
+#include "cutover/internal.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+int state_load(struct cutover *c, struct err *e)
+{
+    json_t *body;
+    int state;
+
+    if (fact_read(c->opening, "cutover", c->road.direction, &body, &c->version, e) < 0)
+        return -1;
+    state = body ? cutover_state_parse(fact_text(body, "state")) : CUTOVER_NONE;
+    if (state < 0) {
+        json_decref(body);
+        return err_set(e, ERR_FATAL, "control fact cutover %s has no known state",
+                       c->road.direction);
+    }
+    json_decref(c->body);
+    c->body = body ? body : json_object();
+    c->state = (enum cutover_state)state;
+    return 0;
+}
+
+const char *state_going(const struct cutover *c)
+{
+    return fact_text(c->body, "going");
+}
+
+void note(struct cutover *c, const char *name, json_t *value)
+{
+    invariant(value != NULL && json_object_set_new(c->body, name, value) == 0);
+}
+
+/* Names this coordinator: the epoch is nobody else's, the rest is for those who read messages. */
+static void name_token(struct cutover *c)
+{
+    uint64_t hash = UINT64_C(14695981039346656037);
+
+    for (const char *p = c->r->m->holder; p && *p; p++)
+        hash = (hash ^ (unsigned char)*p) * UINT64_C(1099511628211);
+    snprintf(c->token, sizeof(c->token), "cut-%" PRIu32 "-%08" PRIx32, c->epoch,
+             (uint32_t)(hash ^ (hash >> 32)));
+}
+
+static int write_row(struct cutover *c, enum cutover_state state, const char *going, struct err *e)
+{
+    note(c, "going", going ? json_string(going) : json_null());
+    note(c, "epoch", json_integer(c->epoch));
+    note(c, "token", json_string(c->token));
+    note(c, "holder", json_string(c->r->m->holder ? c->r->m->holder : ""));
+    note(c, "state", json_string(cutover_state_name(state)));
+    if (fact_cas(c->opening, "cutover", c->road.direction, c->version, json_incref(c->body), e) < 0)
+        return -1;
+    c->version++;
+    c->state = state;
+    return 0;
+}
+
+/* An epoch above the row's and above both fences', whatever they have seen before. */
+int state_take(struct cutover *c, struct err *e)
+{
+    struct fence_state fence = {0};
+    struct db *sides[2] = {c->opening, c->closing};
+    uint32_t epoch = (uint32_t)fact_int(c->body, "epoch", 0);
+    char going[20];
+
+    for (int i = 0; i < 2; i++) {
+        if (!sides[i])
+            continue;
+        if (sides[i]->engine->fence_state(sides[i], &fence, e) < 0)
+            return -1;
+        if (fence.epoch > epoch)
+            epoch = fence.epoch;
+    }
+    c->epoch = epoch + 1;
+    name_token(c);
+    snprintf(going, sizeof(going), "%s", state_going(c) ? state_going(c) : "");
+    return write_row(c, c->state, going[0] ? going : NULL, e);
+}
+
+int state_set(struct cutover *c, enum cutover_state state, const char *going, struct err *e)
+{
+    invariant(state == c->state || cutover_pair_is_legal(c->state, state));
+    return write_row(c, state, going, e);
+}
+
+int state_hold(struct cutover *c, struct err *e)
+{
+    struct fact fact = {0};
+    int found =
+        c->opening->engine->fact_get(c->opening, "cutover", c->road.direction, true, &fact, e);
+
+    if (found < 0)
+        return err_wrap(e, "control fact cutover %s", c->road.direction);
+    json_decref(fact.body);
+    if (!found || fact.version != c->version)
+        return err_set(e, ERR_FENCED, "another coordinator took the cutover over");
+    return 0;
+}
+
+void state_clear(struct cutover *c)
+{
+    json_decref(c->body);
+    c->body = NULL;
+}

@@ -1,0 +1,305 @@
+/* What the rows of the table do, and how it is taken back. Each is idempotent. A step with waits in
+ * it has stages: c->stage says where it stands, 0 at its begin. */
+#include "cutover/internal.h"
+#include "core/log.h"
+#include "core/run.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* How long a writer that the fence met may go on before its session is ended. */
+#define GRACE_MS 100
+/* Foreign writers on the side that opens are waited for, never ended. */
+#define FOREIGN_MS 5000
+#define PROBES 10
+/* The lease under which a fence is taken over from another coordinator, to be lifted at once. */
+#define RECLAIM_MS 1000
+
+/* ---- markers ---- */
+
+static int marker_set(struct cutover *c, const char *suffix, struct err *e)
+{
+    struct db *db = c->closing;
+    struct marker *m = &c->marker;
+
+    snprintf(m->token, sizeof(m->token), "%s.%s", c->token, suffix);
+    /* The frontier is read behind the marker, so who has passed it has passed the marker, also
+     * when another marker has taken its place in the checkpoint. */
+    if (db->engine->mark(db, m->token, e) < 0 ||
+        db->engine->current_position(db, &m->beyond, e) < 0)
+        return -1;
+    return 0;
+}
+
+/* 1: apply is past the marker, and what it wrote is durable; 0: not yet. The same connection asks
+ * and syncs: had the server crashed in between, the second call would fail. */
+static int marker_passed(struct cutover *c, struct err *e)
+{
+    struct checkpoint at;
+    char text[80];
+    int found = checkpoint_load(c->opening, c->road.stream, &at, e);
+
+    if (found <= 0)
+        return found;
+    if (strcmp(at.marker, c->marker.token) != 0 && position_cmp(at.next, c->marker.beyond) < 0)
+        return 0;
+    if (c->opening->engine->sync(c->opening, e) < 0)
+        return -1;
+    c->road.closing.engine->position_text(at.next, text, sizeof(text));
+    note(c, "position", json_string(text));
+    return 1;
+}
+
+/* ---- prepared ---- */
+
+static int arm_and_seal(struct cutover *c, struct err *e)
+{
+    static const struct fence_wait patient = {FOREIGN_MS, FOREIGN_MS};
+    struct fence_report report;
+    struct db *to = c->opening;
+
+    if (shapes_load(to, &c->arena, &c->tables, e) < 0)
+        return -1;
+    if (c->tables.n == 0)
+        return err_set(e, ERR_REFUSED, "no table was planned");
+    if (c->closing->engine->fence_install(c->closing, &c->tables, e) < 0)
+        return err_wrap(e, "the side that closes");
+    if (to->engine->fence_install(to, &c->tables, e) < 0 ||
+        to->engine->fence_seal(to, c->token, c->epoch, e) < 0 ||
+        to->engine->fence_wait(to, &patient, &report, e) < 0)
+        return err_wrap(e, "the side that opens");
+    return 0;
+}
+
+/* The time of a marker from one side to the other is the larger part of the pause to come. */
+static int await_probe(struct cutover *c, struct err *e)
+{
+    int64_t took = mono_ms() - c->stage_ms;
+    int rc = marker_passed(c, e);
+
+    if (rc < 0)
+        return -1;
+    if (rc > 0 && took <= c->r->max_pause_ms) {
+        note(c, "probe_ms", json_integer(took));
+        return 1;
+    }
+    if (took <= c->r->max_pause_ms)
+        return 0;
+    if (++c->probes < PROBES) {
+        c->stage = 1;
+        return 0;
+    }
+    err_set(e, ERR_REFUSED,
+            "apply is too far behind: a marker does not pass within max_pause (%d ms), tried %d "
+            "times",
+            c->r->max_pause_ms, PROBES);
+    return err_hint(e, "wait until lockstep status shows a small lag, or allow a longer "
+                       "--max-pause");
+}
+
+int step_prepare(struct cutover *c, struct err *e)
+{
+    char suffix[20];
+
+    switch (c->stage) {
+    case 0:
+        c->probes = 0;
+        if (arm_and_seal(c, e) < 0 || sequences_copy(c, e) < 0)
+            return -1;
+        c->stage = 1;
+        return 0;
+    case 1:
+        snprintf(suffix, sizeof(suffix), "p%d", c->probes);
+        c->stage_ms = mono_ms();
+        if (marker_set(c, suffix, e) < 0)
+            return -1;
+        c->stage = 2;
+        return 0;
+    default:
+        return await_probe(c, e);
+    }
+}
+
+/* ---- fenced ---- */
+
+/* Half of what is left of the pause; the other half is for draining. */
+static int wait_for_writers(struct cutover *c, const char *name, struct err *e)
+{
+    int64_t left = c->r->max_pause_ms - pause_ms(c);
+    struct fence_wait limits = {.grace_ms = GRACE_MS, .deadline_ms = (int)(left / 2)};
+    struct fence_report report = {0};
+
+    if (limits.deadline_ms < 1)
+        return err_set(e, ERR_RETRY, "no time is left to wait for writers");
+    if (c->closing->engine->fence_wait(c->closing, &limits, &report, e) < 0)
+        return -1;
+    note(c, name,
+         json_pack("{s:i, s:i, s:I}", "waited_for", report.waited_for, "terminated",
+                   report.terminated, "took_ms", (json_int_t)report.took_ms));
+    return 0;
+}
+
+int step_fence(struct cutover *c, struct err *e)
+{
+    struct db *db = c->closing;
+
+    /* Tables that came since; idempotent, and before anybody is refused. */
+    if (db->engine->fence_install(db, &c->tables, e) < 0)
+        return -1;
+    c->flipped = true;
+    c->flipped_ms = mono_ms();
+    if (db->engine->fence_flip(db, c->token, c->epoch, c->r->lease_ms, e) < 0)
+        return -1;
+    renewer_fence(c);
+    if (wait_for_writers(c, "writers_1", e) < 0 || marker_set(c, "1", e) < 0)
+        return -1;
+    return 1;
+}
+
+/* ---- drained, settled ---- */
+
+int step_drain(struct cutover *c, struct err *e)
+{
+    return marker_passed(c, e);
+}
+
+int step_settle(struct cutover *c, struct err *e)
+{
+    return sequences_copy(c, e) < 0 ? -1 : 1;
+}
+
+/* ---- closed ---- */
+
+static int seal(struct cutover *c, struct err *e)
+{
+    struct db *db = c->closing;
+
+    renewer_release_fence(c);
+    if (db->engine->fence_seal(db, c->token, c->epoch, e) < 0)
+        return -1;
+    test_point("closed", "sealed");
+    if (wait_for_writers(c, "writers_2", e) < 0)
+        return -1;
+    return marker_set(c, "2", e);
+}
+
+int step_close(struct cutover *c, struct err *e)
+{
+    int rc;
+
+    if (c->stage == 0) {
+        if (seal(c, e) < 0)
+            return -1;
+        c->stage = 1;
+    }
+    rc = marker_passed(c, e);
+    if (rc <= 0)
+        return rc;
+    /* A table that was parked in the meantime lacks what was drained past it. */
+    if (checks_demand(c, CHECK_LANES | CHECK_IN_TIME, e) < 0 || sequences_copy(c, e) < 0)
+        return -1;
+    return 1;
+}
+
+/* ---- switched ---- */
+
+/* A coordinator that was not there when the side was sealed looks after it, as far as it can be
+ * reached: a source that has died must not keep its successor shut. */
+static void reseal_closing(struct cutover *c)
+{
+    struct db *db = c->closing;
+    struct fence_state f = {0};
+    struct err e = {0};
+
+    if (c->flipped)
+        return;
+    if (!db || db->engine->fence_state(db, &f, &e) < 0) {
+        log_event(LOG_WARN, "cutover", "closing-side-unreachable", "error=%s",
+                  e.msg[0] ? e.msg : "no connection");
+        return;
+    }
+    if (f.mode != FENCE_SEALED)
+        log_event(LOG_ERROR, "cutover", "closing-side-was-open",
+                  "it was sealed and is not any more (failed over, or lifted by hand): what was "
+                  "written there since is not on the other side");
+    if (db->engine->fence_seal(db, c->token, c->epoch, &e) < 0)
+        log_err(LOG_WARN, "cutover", "closing-side-not-sealed", &e);
+}
+
+/* Opens the side that opens; whose seal it is does not matter, by the higher epoch it is ours. */
+static int open_opening(struct cutover *c, struct err *e)
+{
+    struct db *db = c->opening;
+    struct fence_state f = {0};
+
+    if (db->engine->fence_state(db, &f, e) < 0)
+        return -1;
+    if (f.mode == FENCE_NONE || f.mode == FENCE_OPEN)
+        return 0;
+    if (strcmp(f.token, c->token) != 0 && db->engine->fence_seal(db, c->token, c->epoch, e) < 0)
+        return -1;
+    return db->engine->fence_lift(db, c->token, e);
+}
+
+int step_switch(struct cutover *c, struct err *e)
+{
+    char failed[200];
+
+    /* `closed` must outlive a crash before anybody writes behind it. */
+    if (c->opening->engine->sync(c->opening, e) < 0)
+        return -1;
+    reseal_closing(c);
+    if (open_opening(c, e) < 0)
+        return -1;
+    if (c->flipped && c->state == CUTOVER_CLOSED)
+        note(c, "pause_ms", json_integer(pause_ms(c)));
+    test_point("switched", "opened");
+    if (hook_run(c, failed, sizeof(failed), e) < 0)
+        return -1;
+    note(c, "hook", json_string(failed[0] ? failed : c->r->on_switch ? "done" : "none"));
+    note(c, "hook_failed", json_boolean(failed[0]));
+    return 1;
+}
+
+/* ---- undo ---- */
+
+/* Whoever held it: by our epoch it is ours, and then open. A coordinator that hung cannot move it
+ * afterwards, since its epoch is lower. */
+static int reclaim(struct cutover *c, struct db *db, struct err *e)
+{
+    struct fence_state f = {0};
+
+    if (!db)
+        return err_set(e, ERR_RETRY, "no connection to the server");
+    if (db->engine->fence_state(db, &f, e) < 0)
+        return -1;
+    if (f.mode == FENCE_NONE)
+        return 0;
+    if (strcmp(f.token, c->token) != 0) {
+        int rc = f.mode == FENCE_SEALED
+                     ? db->engine->fence_seal(db, c->token, c->epoch, e)
+                     : db->engine->fence_flip(db, c->token, c->epoch, RECLAIM_MS, e);
+
+        if (rc < 0)
+            return -1;
+    }
+    return db->engine->fence_lift(db, c->token, e);
+}
+
+int undo_prepare(struct cutover *c, struct err *e)
+{
+    return reclaim(c, c->opening, e);
+}
+
+int undo_fence(struct cutover *c, struct err *e)
+{
+    renewer_release_fence(c);
+    return reclaim(c, c->closing, e);
+}
+
+int undo_nothing(struct cutover *c, struct err *e)
+{
+    (void)c;
+    (void)e;
+    return 0;
+}
