@@ -193,6 +193,8 @@ static int next_segment(struct file_reader *r, struct err *e)
                    r->dir.path, name, r->number);
 }
 
+static int seek_record(struct file_reader *r, uint64_t from, struct err *e);
+
 /* ---- blocks ---- */
 
 /* Makes n bytes from r->offset on lie in the window, and as many more as fit. */
@@ -287,6 +289,9 @@ static int deliver(struct file_reader *r, struct journal_record *out, struct err
     struct block b;
     const char *why;
 
+    /* Opened at the end: which segment the record is in shows only now that it is there. */
+    if (r->fd < 0 && seek_record(r, r->number, e) < 0)
+        return -1;
     if (stand_before(r, &b, e) < 0 || fill(r, (size_t)b.size, e) < 0)
         return -1;
     why = block_parse(r->data + (r->offset - r->base_offset), &b, r->sync, &record);

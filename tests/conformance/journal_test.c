@@ -333,6 +333,27 @@ static void test_two_readers(void **state)
     journal_reader_close(a);
 }
 
+/* A reader opened at the end goes on in the segment that the writer is in the middle of. */
+static void test_open_at_the_end(void **state)
+{
+    struct fixture *f = *state;
+    struct journal_writer *w = writer(f);
+    uint32_t a = declare_a(f, w);
+    struct journal_reader *r;
+
+    append(f, w, a, 3);
+    flush(f, w);
+    r = reader(f, 3);
+    expect_nothing(f, r);
+    append(f, w, a, 2);
+    flush(f, w);
+    expect_record(f, r, 3, 0);
+    expect_record(f, r, 4, 0);
+    expect_nothing(f, r);
+    journal_reader_close(r);
+    journal_writer_close(w);
+}
+
 static void test_trim(void **state)
 {
     struct fixture *f = *state;
@@ -752,6 +773,7 @@ int main(void)
         BOTH(test_idle_generation),
         BOTH(test_two_writers),
         BOTH(test_two_readers),
+        BOTH(test_open_at_the_end),
         BOTH(test_trim),
         BOTH(test_reader_behind_trim),
         BOTH(test_ceiling),
