@@ -19,6 +19,7 @@ struct own_stages {
     atomic_bool quit;
     pthread_t thread;
     bool started;
+    atomic_bool ended;
     struct err error;
     int rc;
 };
@@ -29,6 +30,7 @@ static void *own_main(void *arg)
     enum run_end end;
 
     own->rc = run_stages(&own->request, &end, &own->error);
+    atomic_store(&own->ended, true);
     return NULL;
 }
 
@@ -126,7 +128,8 @@ static int verify(struct cli *c, const struct context *x, struct db *target, str
 {
     static struct own_stages own; /* its thread may outlive a failure to join */
     struct lines lines = {c, json_array()};
-    struct verify_request r = {.m = &x->m, .emit = take_line, .ctx = &lines};
+    struct verify_request r = {
+        .m = &x->m, .emit = take_line, .ctx = &lines, .given_up = &own.ended};
     struct verify_report out;
     int rc = -1;
 

@@ -72,7 +72,7 @@ static int wait_answer(struct pair *p, const char *state, json_t **body, struct 
         if (position_cmp(c.next, seen) != 0)
             deadline = mono_ms() + STALLED_MS;
         seen = c.next;
-        if (mono_ms() > deadline)
+        if (mono_ms() > deadline || (p->given_up && atomic_load(p->given_up)))
             return stalled(p, e);
         nap_ms(POLL_MS);
     }
@@ -158,9 +158,10 @@ static void let_go(struct pair *p)
     memset(&p->source, 0, sizeof(p->source));
 }
 
-int pair_take(struct pair *p, const struct migration *m, struct err *e)
+int pair_take(struct pair *p, const struct migration *m, const atomic_bool *given_up, struct err *e)
 {
     memset(p, 0, sizeof(*p));
+    p->given_up = given_up;
     if (migration_open_target(m, DB_CONTROL, &p->control, e) < 0)
         return -1;
     for (int i = 0; i < ATTEMPTS; i++) {

@@ -4,15 +4,19 @@
 
 #include "control/facts.h"
 
+#include <stdatomic.h>
+
 struct pair {
     struct db *control; /* target, DB_CONTROL */
     struct pin source;  /* holder, snapshot, position */
     char target_snapshot[80];
-    char request[80]; /* its key while it stands, else "" */
+    char request[80];            /* its key while it stands, else "" */
+    const atomic_bool *given_up; /* verify_request */
     struct arena arena;
 };
 
-int pair_take(struct pair *p, const struct migration *m, struct err *e);
+int pair_take(struct pair *p, const struct migration *m, const atomic_bool *given_up,
+              struct err *e);
 /* Lets both go; takes an empty one. */
 void pair_release(struct pair *p);
 

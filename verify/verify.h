@@ -9,11 +9,14 @@
 
 #include "control/migration.h"
 
+#include <stdatomic.h>
+
 struct verify_request {
     const struct migration *m;
     /* One line for each difference: "public.orders (id)=(42): differs: note, total". */
     void (*emit)(const char *line, void *ctx);
     void *ctx;
+    const atomic_bool *given_up; /* may be NULL; set: the stages have ended, waiting is in vain */
 };
 
 struct verify_report {
