@@ -208,6 +208,9 @@ int pg_slot_make(const struct db_options *o, const char *name, bool temporary, s
         create(o, control, name, temporary, &log, &res, e) == 0)
         rc = take_made(o, res, a, out, e);
     PQclear(res);
+    /* Closing alone would leave it for a moment. */
+    if (rc == 0 && temporary)
+        (void)pg_execf(log, NULL, "DROP_REPLICATION_SLOT \"%s\"", name);
     if (log)
         pg_close(&log->base);
     if (control)
