@@ -93,6 +93,7 @@ int command_run(struct cli *c, struct err *e);
 int command_status(struct cli *c, struct err *e);
 int command_tables(struct cli *c, struct err *e);
 int command_verify(struct cli *c, struct err *e);
+int command_cutover(struct cli *c, struct err *e);
 int command_finish(struct cli *c, struct err *e);
 int command_docs(struct cli *c, struct err *e);
 

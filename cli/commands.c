@@ -11,6 +11,10 @@ static const struct cli_option run_options[] = {
     {"until", "caught-up", "stop when apply has caught up with the source"}, END};
 static const struct cli_option status_options[] = {
     {"watch", NULL, "draw again every other second, until stopped"}, END};
+static const struct cli_option cutover_options[] = {
+    {"dry-run", NULL, "print the road and how its guards stand; changes nothing"},
+    {"max-pause", "5s", "the longest that writes are held; then everything is undone"},
+    END};
 static const struct cli_option finish_options[] = {
     {"abandon", NULL, "give the migration up, wherever it stands; the target keeps its rows"}, END};
 
@@ -27,6 +31,8 @@ const struct command commands[] = {
      2, false, command_tables},
     {"verify", "", "compare both databases as of one moment, row by row", no_options, 0, 0, false,
      command_verify},
+    {"cutover", "", "close the source, drain, open the target; undone if it takes too long",
+     cutover_options, 0, 0, false, command_cutover},
     {"finish", "", "remove everything that lockstep put on both servers", finish_options, 0, 0,
      false, command_finish},
     {"docs", "config", "print a page that is generated from the tables", no_options, 1, 1, true,

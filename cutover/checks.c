@@ -108,6 +108,14 @@ static int look_lag(struct cutover *c, struct check_result *out, struct err *e)
     return 0;
 }
 
+/* A command that was killed leaves its request; apply does not stand still for it for long. */
+static bool is_stale(const struct cutover *c, const struct fact *request)
+{
+    const char *holder = fact_text(request->body, "holder");
+
+    return holder && c->r->holder_is_dead && c->r->holder_is_dead(holder);
+}
+
 static int look_quiet(struct cutover *c, struct check_result *out, struct err *e)
 {
     static const char *const prefixes[] = {"pin/", "pause/", "park/", "recopy/", "resume/"};
@@ -119,8 +127,10 @@ static int look_quiet(struct cutover *c, struct check_result *out, struct err *e
 
         if (c->opening->engine->fact_scan(c->opening, "request", prefixes[i], &facts, &n, e) < 0)
             return -1;
-        if (n > 0)
-            answer(out, false, "a request waits for apply: %s", facts[0].key);
+        for (size_t k = 0; k < n; k++) {
+            if (!is_stale(c, &facts[k]))
+                answer(out, false, "a request waits for apply: %s", facts[k].key);
+        }
         facts_release(facts, n);
     }
     remedy(out, "wait until that command (verify, tables) has ended");

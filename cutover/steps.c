@@ -22,7 +22,7 @@ static int marker_set(struct cutover *c, const char *suffix, struct err *e)
     struct db *db = c->closing;
     struct marker *m = &c->marker;
 
-    snprintf(m->token, sizeof(m->token), "%s.%s", c->token, suffix);
+    snprintf(m->token, sizeof(m->token), "%.30s.%.8s", c->token, suffix);
     /* The frontier is read behind the marker, so who has passed it has passed the marker, also
      * when another marker has taken its place in the checkpoint. */
     if (db->engine->mark(db, m->token, e) < 0 ||

@@ -1,0 +1,206 @@
+/* cutover: conducts the switch, or prints the road to it. */
+#include "cutover/cutover.h"
+
+#include "cli/cli.h"
+#include "run/run.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define PAUSE_MIN_MS 100
+#define PAUSE_MAX_MS (60 * 60 * 1000)
+#define PATH_MAX_SIZE 4200
+
+/* "5s", "500ms", "2m", as the configuration has it. */
+static int parse_pause(const char *text, int *out, struct err *e)
+{
+    static const struct {
+        const char *unit;
+        long ms;
+    } units[] = {{"ms", 1}, {"s", 1000}, {"m", 60000}};
+    char *end = NULL;
+    long n;
+
+    errno = 0;
+    n = strtol(text, &end, 10);
+    for (size_t i = 0; errno == 0 && end != text && i < sizeof(units) / sizeof(units[0]); i++) {
+        if (strcmp(end, units[i].unit) != 0 || n < 0 || n > PAUSE_MAX_MS / units[i].ms ||
+            n * units[i].ms < PAUSE_MIN_MS)
+            continue;
+        *out = (int)(n * units[i].ms);
+        return 0;
+    }
+    return err_set(e, ERR_CONFIG,
+                   "--max-pause %s: expected a number with ms, s or m, at least 100ms, at most 60m",
+                   text);
+}
+
+/* The folder of the configuration: the hook's paths are meant from there, the record goes there. */
+static void folder_of_file(const char *file, char *out, size_t size)
+{
+    char *slash;
+
+    snprintf(out, size, "%s", file);
+    slash = strrchr(out, '/');
+    if (!slash)
+        snprintf(out, size, ".");
+    else
+        slash[slash == out] = '\0';
+}
+
+/* ---- output ---- */
+
+static void say_line(void *ctx, const char *line)
+{
+    struct cli *c = ctx;
+    json_t *lines = json_object_get(c->result, "lines");
+
+    cli_say(c, "%s", line);
+    if (!lines) {
+        cli_put(c, "lines", json_array());
+        lines = json_object_get(c->result, "lines");
+    }
+    json_array_append_new(lines, json_string(line));
+}
+
+/* Written whole or not at all. A record that cannot be written is no reason to fail: the same is
+ * in the state row. */
+static void write_record(struct cli *c, const char *folder, const char *migration,
+                         const json_t *record)
+{
+    char path[PATH_MAX_SIZE + 60];
+    char fresh[PATH_MAX_SIZE + 80];
+
+    if (json_array_size(json_object_get(record, "steps")) == 0)
+        return;
+    snprintf(path, sizeof(path), "%s/cutover-%s.json", folder, migration);
+    snprintf(fresh, sizeof(fresh), "%s.%d", path, (int)getpid());
+    if (json_dump_file(record, fresh, JSON_INDENT(2) | JSON_SORT_KEYS) != 0 ||
+        rename(fresh, path) != 0) {
+        unlink(fresh);
+        cli_say(c, "the record %s could not be written: %s", path, strerror(errno));
+        return;
+    }
+    cli_put(c, "record", json_string(path));
+}
+
+static void tell(struct cli *c, const json_t *record)
+{
+    static const char *const members[] = {"state", "position", "pause_ms", "hook", "sequences"};
+    const char *position = json_string_value(json_object_get(record, "position"));
+    const char *hook = json_string_value(json_object_get(record, "hook"));
+    const json_t *pause = json_object_get(record, "pause_ms");
+
+    for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++) {
+        json_t *value = json_object_get(record, members[i]);
+
+        if (value)
+            cli_put(c, members[i], json_incref(value));
+    }
+    cli_say(c, "switched: the target takes writes, the source is sealed (at %s)",
+            position ? position : "a position that is not known");
+    if (pause)
+        cli_say(c, "writes were held for %lld ms", (long long)json_integer_value(pause));
+    if (!hook || strcmp(hook, "none") == 0)
+        cli_say(c, "no on_switch hook is configured: move the traffic yourself");
+    cli_next(c, "check the applications on the target, then lockstep finish (it also removes the "
+                "fences, so the old source accepts writes again)");
+}
+
+/* ---- the command ---- */
+
+static int read_state(const struct context *x, int *state, struct err *e)
+{
+    struct db *target = NULL;
+    json_t *body = NULL;
+    int rc = -1;
+
+    *state = CUTOVER_NONE;
+    if (migration_open_target(&x->m, DB_CONTROL, &target, e) < 0)
+        return -1;
+    if (context_need_started(target, e) == 0 &&
+        fact_read(target, "cutover", "forward", &body, NULL, e) >= 0) {
+        *state = body ? cutover_state_parse(fact_text(body, "state")) : CUTOVER_NONE;
+        rc = 0;
+    }
+    json_decref(body);
+    target->engine->close(target);
+    return rc;
+}
+
+static int confirm(struct cli *c, const struct context *x, struct err *e)
+{
+    int state;
+
+    if (read_state(x, &state, e) < 0)
+        return -1;
+    if (c->yes || state == CUTOVER_SWITCHED)
+        return 0;
+    if (c->json || !isatty(STDIN_FILENO) || !isatty(STDOUT_FILENO)) {
+        err_set(e, ERR_CONFIG, "cutover asks first, and nobody can answer here");
+        return err_hint(e, "lockstep cutover --yes, or lockstep cutover --dry-run to see the road");
+    }
+    return cli_confirm(c, "Close the source for writes and move to the target?", e);
+}
+
+static int dry_run(struct cli *c, const struct cutover_request *r, struct err *e)
+{
+    bool ready = false;
+
+    if (cutover_explain(r, &ready, e) < 0)
+        return -1;
+    cli_put(c, "ready", json_boolean(ready));
+    if (ready)
+        cli_next(c, "lockstep cutover --yes");
+    else
+        cli_next(c, "mend what REFUSES, then lockstep cutover");
+    return ready ? EXIT_DONE : EXIT_REFUSED;
+}
+
+static int conduct(struct cli *c, const struct context *x, const struct cutover_request *r,
+                   struct err *e)
+{
+    json_t *record = NULL;
+    int rc;
+
+    if (confirm(c, x, e) < 0)
+        return -1;
+    rc = cutover_run(r, &record, e);
+    write_record(c, r->folder, x->m.name, record);
+    if (rc == 0)
+        tell(c, record);
+    else
+        cli_put(c, "state", json_incref(json_object_get(record, "state")));
+    json_decref(record);
+    return rc < 0 ? -1 : EXIT_DONE;
+}
+
+int command_cutover(struct cli *c, struct err *e)
+{
+    struct context x;
+    char folder[PATH_MAX_SIZE];
+    struct arena a = ARENA_INIT;
+    struct cutover_request r = {.say = say_line, .ctx = c, .threads = true};
+    const char *pause = cli_option(c, "max-pause");
+    int rc = -1;
+
+    if (context_open(&x, c, e) < 0)
+        return -1;
+    r.m = &x.m;
+    r.max_pause_ms = x.config.cutover.max_pause_ms;
+    r.lease_ms = x.config.cutover.lease_ms;
+    r.on_switch = x.config.cutover.on_switch;
+    r.source = config_uri_redact(&a, x.config.source);
+    r.target = config_uri_redact(&a, x.config.target);
+    r.holder_is_dead = holder_is_dead;
+    folder_of_file(x.config.file, folder, sizeof(folder));
+    r.folder = folder;
+    if (!pause || parse_pause(pause, &r.max_pause_ms, e) == 0)
+        rc = cli_option(c, "dry-run") ? dry_run(c, &r, e) : conduct(c, &x, &r, e);
+    arena_release(&a);
+    context_close(&x);
+    return rc;
+}
