@@ -3,7 +3,7 @@
 #include "tests/unit/pg_data_support.h"
 
 #define SOURCE "data_stream_test"
-#define TABLES 5
+#define TABLES 6
 
 static struct arena arena;
 static struct db *control;
@@ -26,6 +26,8 @@ static const char ddl[] =
     "CREATE TABLE s.toast (k text PRIMARY KEY, v int);"
     "ALTER TABLE s.toast ALTER k SET STORAGE EXTERNAL;"
     "CREATE TABLE s.shape (id int PRIMARY KEY, v varchar(10));"
+    "CREATE TABLE s.part (id int PRIMARY KEY) PARTITION BY RANGE (id);"
+    "CREATE TABLE s.p1 PARTITION OF s.part FOR VALUES FROM (0) TO (10);"
     "CREATE TABLE s.other (id int)";
 
 static void open_stream(struct position from)
@@ -38,7 +40,7 @@ static void open_stream(struct position from)
 
 static int setup(void **state)
 {
-    static const char *const names[TABLES] = {"k", "f", "Od d\"q", "toast", "shape"};
+    static const char *const names[TABLES] = {"k", "f", "Od d\"q", "toast", "shape", "p1"};
     struct err e = {0};
 
     test_role(ROLE);
@@ -48,6 +50,7 @@ static int setup(void **state)
     test_sql(control, ddl);
     for (size_t i = 0; i < TABLES; i++)
         table_v[i] = test_table(control, &arena, "s", names[i]);
+    table_v[5]->root = arena_strdup(&arena, "s.part");
     tables = (struct table_list){.n = TABLES, .v = table_v};
     assert_ok(pg_stream_create(&options, &tables, true, &arena, &origin, &e));
     open_stream(origin.start);
@@ -336,6 +339,11 @@ static void test_large_row(void **state)
 
 static void test_shapes(void **state)
 {
+    expect("INSERT INTO s.part VALUES (1)", "insert p1 none -> (1)\n");
+    expect("CREATE TABLE s.p2 PARTITION OF s.part FOR VALUES FROM (10) TO (20);"
+           "INSERT INTO s.part VALUES (11), (2)",
+           "table p2: it has a partition s.p2 that was not planned\n"
+           "insert p1 none -> (2)\n");
     expect("INSERT INTO s.shape VALUES (10, 'a')", "insert shape none -> (10, a)\n");
     /* The log's order decides: the row before the ALTER still has the planned shape. */
     expect("INSERT INTO s.shape VALUES (11, 'b'); ALTER TABLE s.shape ALTER v TYPE varchar(20);"
@@ -463,6 +471,21 @@ static void test_create_is_bounded(void **state)
     pg_close(writer);
 }
 
+/* The last one: the process stays asked to stop. What was acknowledged can still be told. */
+static void test_stop(void **state)
+{
+    struct err e = {0};
+    struct event event;
+    int64_t began;
+
+    stop_request();
+    began = mono_ms();
+    assert_int_equal(pg_stream_next(stream, 10000, &event, &e), -1);
+    assert_int_equal(e.class, ERR_STOPPED);
+    assert_true(mono_ms() - began < 500);
+    assert_ok(pg_stream_ack(stream, last, true, &e));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -478,6 +501,7 @@ int main(void)
         cmocka_unit_test(test_lost_connection),
         cmocka_unit_test(test_create_is_bounded),
         cmocka_unit_test(test_shapes),
+        cmocka_unit_test(test_stop),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);
