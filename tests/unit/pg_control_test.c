@@ -346,6 +346,59 @@ static void settle_waits_for_what_runs(void **state)
     pg_close(writer);
 }
 
+/* Waits until the server says so. */
+static void until(struct db *db, const char *sql)
+{
+    int64_t deadline = mono_ms() + 10000;
+
+    while (strcmp(test_value(db, sql), "t") != 0) {
+        if (mono_ms() > deadline)
+            fail_msg("not within 10 s: %s", sql);
+        nap_ms(20);
+    }
+}
+
+/* A commit that waits for a standby which never answers: ours do not wait, a durable one ends in
+ * time with its outcome unknown, and settle sees the transaction that nobody else sees. */
+static void an_absent_standby_holds_nothing_of_ours(void **state)
+{
+    struct db *admin = test_open(test_uri(DATABASE, NULL), DB_CONTROL);
+    struct db *second = test_open(test_uri(DATABASE, NULL), DB_CONTROL);
+    struct db *db = open_role(DB_CONTROL);
+    struct db_options o = {.uri = test_uri(DATABASE, ROLE), .migration = "shop", .timeout_ms = 500};
+    struct db *hung = NULL;
+    struct err e = {0};
+
+    assert_ok(pg_control_install(db, SIDE_TARGET, &e));
+    assert_ok(pg_open(&o, &hung, &e));
+    assert_ok(
+        pg_exec(pg_db_from(admin), "ALTER SYSTEM SET synchronous_standby_names = 'absent'", &e));
+    test_sql(admin, "SELECT pg_reload_conf()");
+    until(hung, "SELECT current_setting('synchronous_standby_names') = 'absent'");
+    json_t *body = json_true();
+    assert_int_equal(pg_fact_put(db, "x", "y", FACT_ANY, body, &e), 1);
+
+    test_sql(admin, "CREATE TABLE public.hung (i int)"); /* local: DB_CONTROL */
+    assert_ok(pg_send(pg_db_from(admin),
+                      "SET synchronous_commit = on; INSERT INTO public.hung VALUES (1)", NULL, &e));
+    until(second, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep')");
+    assert_int_equal(pg_settle(db, 300, &e), -1);
+    assert_int_equal(e.class, ERR_RETRY);
+    assert_int_equal(pg_sync(hung, &e), -1);
+    assert_int_equal(e.class, ERR_UNKNOWN);
+    pg_close(hung);
+
+    assert_ok(pg_exec(pg_db_from(second), "ALTER SYSTEM RESET synchronous_standby_names", &e));
+    test_sql(second, "SELECT pg_reload_conf()");
+    PGresult *res = pg_collect(pg_db_from(admin), &e);
+    assert_non_null(res);
+    PQclear(res);
+    assert_ok(pg_settle(db, 5000, &e));
+    pg_close(second);
+    pg_close(admin);
+    pg_close(db);
+}
+
 /* Last: the request to stop is not taken back. */
 static void a_stop_request_ends_a_wait(void **state)
 {
@@ -376,6 +429,7 @@ int main(void)
         cmocka_unit_test(identity_clock_and_positions),
         cmocka_unit_test(a_position_at_a_page_begin_can_be_reached),
         cmocka_unit_test(settle_waits_for_what_runs),
+        cmocka_unit_test(an_absent_standby_holds_nothing_of_ours),
         cmocka_unit_test(a_stop_request_ends_a_wait),
     };
     return cmocka_run_group_tests(tests, group_setup, NULL);

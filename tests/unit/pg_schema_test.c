@@ -173,6 +173,9 @@ static void everything_arrives_as_it_was(void **state)
     assert_int_equal(step_named(&steps, "index shop.lines_during_excl")->phase, SCHEMA_UNIQUE);
     assert_true(step_named(&steps, "foreign key shop.events.events_orders_fkey")->pauses_apply);
     assert_false(step_named(&steps, "foreign key shop.orders.orders_customer_fkey")->pauses_apply);
+    assert_non_null(strstr(step_named(&steps, "foreign key shop.orders.orders_customer_fkey")->sql,
+                           "ON DELETE CASCADE NOT VALID"));
+    assert_int_equal(step_named(&steps, "validate shop.orders.orders_customer_fkey")->order, 1);
     run_steps("schema_all", &steps);
     assert_same_schema("schema_all");
 
