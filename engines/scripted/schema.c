@@ -139,6 +139,16 @@ static bool value_repeats(const struct target_table *t)
     return false;
 }
 
+/* Building waits for those who write to the table. */
+static bool is_written(const struct target_table *t, const struct tx *tx)
+{
+    for (size_t i = 0; i < t->n; i++) {
+        if (t->slots[i]->owner && t->slots[i]->owner != tx)
+            return true;
+    }
+    return false;
+}
+
 static int build(struct conn *c, struct tx *tx, const char *sql, struct err *e)
 {
     struct scripted_world *w = c->w;
@@ -152,7 +162,7 @@ static int build(struct conn *c, struct tx *tx, const char *sql, struct err *e)
     if (!t)
         return err_set(e, ERR_FATAL, "syntax error at or near \"%s\"", sql);
     flag = flag_of(t, what);
-    if (flag->owner && flag->owner != tx)
+    if ((flag->owner && flag->owner != tx) || is_written(t, tx))
         return lock_wait(w, e, "a relation");
     if (drop)
         return flag_set(w, tx, flag, 0, e);

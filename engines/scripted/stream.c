@@ -7,6 +7,8 @@
 #include <stdlib.h>
 
 #define WAIT_STEPS 400
+/* Between two keepalives to a client that has not acknowledged everything. */
+#define KEEPALIVE_MS 20
 
 static int create(struct scripted_world *w, const struct db_options *o, struct arena *a,
                   struct stream_origin *out)
@@ -94,6 +96,7 @@ int scripted_stream_open(const struct stream_request *r, struct stream **out, st
     s->actor = w->actor;
     s->epoch = r->epoch;
     s->ref = w->first_xid + w->ntxns;
+    s->from = from;
     s->sent = from;
     s->wanted = w->confirmed;
     s->tables = arena_zalloc(&s->mem, TABLES * sizeof(*s->tables));
@@ -185,8 +188,10 @@ int scripted_stream_next(struct stream *s, int timeout_ms, struct event *out, st
     if (s->entry < w->nlog) {
         if (draw_chance(w, 19, 20))
             send_entry(s, out);
-    } else if (s->sent.major < w->log_end && (w->calm || draw_chance(w, 1, 4))) {
+    } else if (s->wanted.major < w->log_end && s->from.major < w->log_end &&
+               w->source_ms >= s->keepalive_ms) {
         out->kind = EVENT_POSITION;
+        s->keepalive_ms = w->source_ms + KEEPALIVE_MS;
         s->sent.major = w->log_end;
         out->next = s->sent;
     }

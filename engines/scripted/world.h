@@ -176,6 +176,8 @@ struct stream {
     uint32_t epoch;
     uint64_t ref;
     struct position sent;
+    int64_t keepalive_ms;
+    struct position from;
     struct position wanted; /* acknowledged by the client, not sent yet */
     struct arena mem;
     const struct table **tables; /* by number */

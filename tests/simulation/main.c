@@ -2,7 +2,8 @@
  *            [--until-rows] [--without LIST] [--verbose]
  *
  * Runs the seeds S … S+N-1. Exit 0: no finding; 3: a finding, printed with its seed; 2: usage.
- * --without late,lost,crash,unknown,restart,truncate,second leaves trouble out, to find a cause.
+ * --without late,lost,crash,unknown,restart,truncate,second,user leaves trouble
+ *            out, to find a cause.
  * --until-rows stops at the first run that ends with wrong rows (for plants).
  * With --state, the seed to go on from is kept in FILE, so that a long range can be resumed. */
 #include "tests/simulation/sim.h"

@@ -29,7 +29,7 @@ void process_init(struct sim *s, struct process *p, int number, enum role role)
         .workers = 2,
         .chunk_bytes = 256,
         .batch_bytes = 2000,
-        .on_error = ON_ERROR_STOP,
+        .on_error = ON_ERROR_PARK,
         .lease_ms = 300,
         .workdir = "/nonexistent",
     };
@@ -62,13 +62,8 @@ static void begin(struct process *p)
     }
 }
 
-void process_close(struct sim *s, struct process *p)
+static void close_stage(struct process *p)
 {
-    scripted_actor(s->world, p->number);
-    if (p->lease)
-        engine_scripted.close(p->lease);
-    p->lease = NULL;
-    p->leads = false;
     if (!p->stage.any)
         return;
     switch (p->role) {
@@ -88,6 +83,16 @@ void process_close(struct sim *s, struct process *p)
         break;
     }
     p->stage.any = NULL;
+}
+
+void process_close(struct sim *s, struct process *p)
+{
+    scripted_actor(s->world, p->number);
+    if (p->lease)
+        engine_scripted.close(p->lease);
+    p->lease = NULL;
+    p->leads = false;
+    close_stage(p);
 }
 
 /* The machine of capture (and of the journal) may lose power with it: then the records that were
@@ -147,6 +152,9 @@ static bool lead(struct sim *s, struct process *p)
         engine_scripted.close(p->lease);
         p->lease = NULL;
     }
+    /* Who knows that it does not lead lets go of what it holds. */
+    if (s->calm && !p->leads)
+        close_stage(p);
     return p->leads;
 }
 

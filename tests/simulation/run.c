@@ -67,6 +67,8 @@ static void trouble(struct sim *s)
 
         while (times--)
             process_step(s, p);
+        if (sim_chance(s, 1, 40))
+            user_step(s);
         sim_clock_pass((int64_t)(sim_draw(s) % 20));
         quiet = p->idle && scripted_is_silent(s->world) ? quiet + 1 : 0;
     }
@@ -100,7 +102,7 @@ static int calm(struct sim *s)
             process_step(s, &s->p[i]);
         sim_clock_pass(200);
         scripted_pass(s->world, 100);
-        quiet = all_quiet(s) ? quiet + 1 : 0;
+        quiet = user_step(s) && all_quiet(s) ? quiet + 1 : 0;
     }
     return quiet;
 }
@@ -187,6 +189,7 @@ enum verdict sim_run(uint64_t seed, const struct sim_settings *settings)
     s.options.widen = pg_widen_xid;
     s.world = scripted_world_new(seed, &s.options);
     make_processes(&s, has(settings, "second"));
+    s.meddles = sim_chance(&s, 1, 4) && has(settings, "user");
     trouble(&s);
     verdict = judge(&s, calm(&s));
     if (s.verbose) {

@@ -47,6 +47,7 @@ struct sim {
     uint64_t rng;
     bool verbose;
     bool calm;
+    bool meddles; /* the user parks and copies again without need */
     struct scripted_options options;
     struct scripted_world *world;
     struct process p[PROCESSES];
@@ -71,6 +72,9 @@ void process_init(struct sim *s, struct process *p, int number, enum role role);
 /* Begins it if it is not there, steps it once, and buries it if it died. */
 void process_step(struct sim *s, struct process *p);
 void process_close(struct sim *s, struct process *p);
+
+/* user.c: looks at the lanes, mends what is to be mended. True if nothing is left to do. */
+bool user_step(struct sim *s);
 
 /* run.c: one seed; prints what it found. */
 struct sim_settings {
