@@ -269,7 +269,7 @@ static int family_step(struct schema_plan *p, const struct index *all, size_t n,
     if (rc == 0)
         schema_step_add(p, (struct schema_step){
                                .phase = phase,
-                               .order = 2,
+                               .order = SCHEMA_ORDER_BARRIER,
                                .name = arena_printf(p->arena, "attach %s", root->name),
                                .sql = text(p, &b),
                            });
