@@ -55,6 +55,7 @@ struct capture {
     bool in_txn;
     uint64_t nchanges;       /* of the open transaction */
     struct position pending; /* frontier behind the last whole thing appended */
+    struct position idle;    /* told by the last EVENT_POSITION */
     size_t unflushed;        /* bytes */
     int64_t last_heartbeat_ms;
     int64_t last_full_check_ms;
@@ -102,7 +103,8 @@ static void capture_stop(struct capture *c)
         c->control->engine->close(c->control);
     c->control = NULL;
     arena_release(&c->arena);
-    buf_reset(&c->datum, CAPTURE_BUFFER_KEEP);
+    c->in_txn = false;
+    c->idle = (struct position){0, 0};
     c->in_txn = false;
     c->unflushed = 0;
 }
@@ -289,19 +291,27 @@ static int capture_start(struct capture *c, struct err *e)
 
 /* ---- events ---- */
 
-static int on_position(struct capture *c, const struct event *ev, struct err *e)
+/* Lets an idle stream advance. One that comes too soon is kept, not dropped: the driver tells each
+ * position once, and on an idle source there may be no other. */
+static int heartbeat(struct capture *c, struct err *e)
 {
-    struct record r = {.kind = RECORD_POSITION, .next = ev->next};
+    struct record r = {.kind = RECORD_POSITION, .next = c->idle};
     int64_t now = mono_ms();
 
-    if (position_cmp(ev->next, c->pending) <= 0 ||
+    if (c->in_txn || position_cmp(c->idle, c->pending) <= 0 ||
         (c->last_heartbeat_ms && now - c->last_heartbeat_ms < CAPTURE_HEARTBEAT_MS))
         return 0;
     c->last_heartbeat_ms = now;
     if (append(c, &r, e) < 0)
         return -1;
-    c->pending = ev->next;
+    c->pending = c->idle;
     return 0;
+}
+
+static int on_position(struct capture *c, const struct event *ev, struct err *e)
+{
+    c->idle = ev->next;
+    return heartbeat(c, e);
 }
 
 static int on_change(struct capture *c, const struct event *ev, struct err *e)
@@ -402,8 +412,11 @@ static int gather(struct capture *c, int timeout_ms, struct err *e)
         /* Only the first wait may last: what has gathered must not wait for what may come. */
         if (c->m->source.engine->stream_next(c->stream, c->unflushed ? 0 : timeout_ms, &ev, e) < 0)
             return -1;
-        if (ev.kind == EVENT_NONE)
+        if (ev.kind == EVENT_NONE) {
+            if (heartbeat(c, e) < 0)
+                return -1;
             break;
+        }
         if (handle(c, &ev, e) < 0)
             return -1;
         events++;
