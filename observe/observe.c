@@ -35,7 +35,7 @@ int64_t observe_lag_ms(const struct lag_sample *samples, size_t n, struct positi
     /* samples[i] is the oldest place that apply has not reached. */
     if (i == n)
         return 0;
-    return now_ms - samples[i].at_ms;
+    return i > 0 ? now_ms - samples[i].at_ms : -1;
 }
 
 /* ---- gathering ---- */

@@ -76,6 +76,22 @@ static bool source_position(struct house *h, struct position *p)
     return true;
 }
 
+/* When apply stands where the source stood before we began to look: the age of the last
+ * transaction that it applied, by the source's clock. */
+static int64_t lag_by_commit(struct house *h, const struct checkpoint *c)
+{
+    struct err e = {0};
+    int64_t now;
+
+    if (c->ts_us == 0 || !h->source)
+        return -1;
+    if (h->source->engine->clock_ms(h->source, &now, &e) < 0) {
+        source_failed(h, &e);
+        return -1;
+    }
+    return now > c->ts_us / 1000 ? now - c->ts_us / 1000 : 0;
+}
+
 static void sample(struct house *h, const struct checkpoint *c)
 {
     struct position p;
@@ -85,9 +101,12 @@ static void sample(struct house *h, const struct checkpoint *c)
             memmove(h->samples, h->samples + 1, --h->nsamples * sizeof(h->samples[0]));
         h->samples[h->nsamples++] = (struct lag_sample){p, mono_ms()};
     }
-    h->lag_ms = c->version == FACT_ABSENT
-                    ? -1
-                    : observe_lag_ms(h->samples, h->nsamples, c->next, mono_ms());
+    h->lag_ms = -1;
+    if (c->version == FACT_ABSENT)
+        return;
+    h->lag_ms = observe_lag_ms(h->samples, h->nsamples, c->next, mono_ms());
+    if (h->lag_ms < 0 && h->nsamples)
+        h->lag_ms = lag_by_commit(h, c);
 }
 
 /* ---- caught up ---- */
