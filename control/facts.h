@@ -4,8 +4,8 @@
  *   migration  "self"              source and target identity, created_ms            (create once)
  *   stream     "forward"           state creating|created, start, epoch, common cut and snapshot
  *   table      "public.orders"     its planned shape's facts: chunks, common (cut), state
- *   chunk      "public.orders/001-000012"  range, state planned|claimed|done, holder, until_ms, cut…
- *   shape      "public.orders"     the table as it was planned: columns, types, key
+ *   chunk      "public.orders/001-000012"  range, state planned|claimed|done, holder, until_ms,
+ * cut… shape      "public.orders"     the table as it was planned: columns, types, key
  * (control/plan.h) step       "2/000007"          a schema step: name, sql…, state
  * planned|ready|running|done phase      "load"              how far the conductor is (enum
  * load_phase) checkpoint "forward"           next, record, generation, epoch, marker, ts_us, totals
@@ -63,8 +63,10 @@ struct stream_fact {
     int64_t version;
 };
 int stream_fact_load(struct db *db, struct arena *a, struct stream_fact *out, struct err *e);
-int stream_fact_creating(struct db *db, const struct stream_fact *seen, struct err *e);
-int stream_fact_created(struct db *db, const struct stream_origin *origin, struct err *e);
+/* Compare and set on seen->version, which rises. ERR_FENCED: another conductor is at it. */
+int stream_fact_creating(struct db *db, struct stream_fact *seen, struct err *e);
+int stream_fact_created(struct db *db, const struct stream_fact *seen,
+                        const struct stream_origin *origin, struct err *e);
 /* The common snapshot is gone: chunks that are left get cuts of their own. */
 int stream_fact_forget_snapshot(struct db *db, struct err *e);
 

@@ -86,20 +86,26 @@ int stream_fact_load(struct db *db, struct arena *a, struct stream_fact *out, st
     return status;
 }
 
-int stream_fact_creating(struct db *db, const struct stream_fact *seen, struct err *e)
+int stream_fact_creating(struct db *db, struct stream_fact *seen, struct err *e)
 {
-    return fact_cas(db, "stream", "forward", seen->version,
-                    json_pack("{s:s, s:i}", "state", "creating", "epoch", 1), e);
+    if (fact_cas(db, "stream", "forward", seen->version,
+                 json_pack("{s:s, s:i}", "state", "creating", "epoch", 1), e) < 0)
+        return -1;
+    seen->version++;
+    return 0;
 }
 
-int stream_fact_created(struct db *db, const struct stream_origin *origin, struct err *e)
+/* Not whatever the fact says by now: a conductor that took over while we were making the stream has
+ * dropped ours and made its own. */
+int stream_fact_created(struct db *db, const struct stream_fact *seen,
+                        const struct stream_origin *origin, struct err *e)
 {
     json_t *body =
         json_pack("{s:s, s:i, s:o, s:o, s:s?, s:s?}", "state", "created", "epoch", 1, "start",
                   position_json(origin->start), "past", position_json(origin->cut.past), "cut",
                   origin->cut.text, "snapshot", origin->snapshot);
 
-    return fact_write(db, "stream", "forward", body, e);
+    return fact_cas(db, "stream", "forward", seen->version, body, e);
 }
 
 int stream_fact_forget_snapshot(struct db *db, struct err *e)

@@ -92,7 +92,7 @@ static int create_lanes(struct conductor *c, const struct table_list *tables, st
 
 /* The plan and the intent to make the stream, in one transaction. */
 static int record_intent(struct conductor *c, const struct table_list *tables,
-                         const struct stream_fact *seen, struct err *e)
+                         struct stream_fact *seen, struct err *e)
 {
     if (c->target->engine->begin(c->target, e) < 0)
         return -1;
@@ -104,11 +104,12 @@ static int record_intent(struct conductor *c, const struct table_list *tables,
     return c->target->engine->commit(c->target, e);
 }
 
-static int record_stream(struct conductor *c, const struct stream_origin *origin, struct err *e)
+static int record_stream(struct conductor *c, const struct stream_fact *seen,
+                         const struct stream_origin *origin, struct err *e)
 {
     if (c->target->engine->begin(c->target, e) < 0)
         return -1;
-    if (stream_fact_created(c->target, origin, e) < 0 ||
+    if (stream_fact_created(c->target, seen, origin, e) < 0 ||
         load_phase_set(c->target, LOAD_STREAM, e) < 0) {
         c->target->engine->rollback(c->target, NULL);
         return -1;
@@ -126,7 +127,8 @@ static int create_stream(struct conductor *c, struct arena *a, struct err *e)
 
     if (stream_fact_load(c->target, a, &seen, e) < 0)
         return -1;
-    invariant(seen.state != STREAM_CREATED);
+    if (seen.state == STREAM_CREATED)
+        return err_set(e, ERR_FENCED, "another conductor has made the stream meanwhile");
     if (c->source->engine->tables(c->source, &c->m->selection, a, &tables, e) < 0)
         return -1;
     if (tables.n == 0) {
@@ -139,8 +141,11 @@ static int create_stream(struct conductor *c, struct arena *a, struct err *e)
         return -1;
     close_db(&c->holder);
     c->holder = origin.holder;
-    if (record_stream(c, &origin, e) < 0)
+    if (record_stream(c, &seen, &origin, e) < 0) {
+        /* Whatever the fact says now, it need not be this snapshot. */
+        close_db(&c->holder);
         return -1;
+    }
     log_event(LOG_INFO, "snapshot", "stream-created", "tables=%zu cut=%s", tables.n,
               origin.cut.text);
     return 1;
