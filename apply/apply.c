@@ -370,7 +370,8 @@ static int poll_if_due(struct apply *a, bool idle, struct err *e)
 {
     int64_t now = mono_ms();
 
-    if (a->main.streaming)
+    /* Nothing uncommitted: requests have transactions of their own. */
+    if (a->main.streaming || (a->lane_active && a->lane.streaming))
         return 0;
     if (!idle && !a->standing && a->steps_since_poll++ < POLL_STEPS && now - a->polled_ms < POLL_MS)
         return 0;
