@@ -20,7 +20,8 @@
  * For tests only: the environment variable LOCKSTEP_TEST_KILL="settled:before" ends the process
  * with SIGKILL when the intent for that state is recorded and its step is about to begin; ":after"
  * when the step is done and its completion is not recorded yet. "closed:sealed" lies between the
- * seal and the second marker, "undo:before" and "undo:after" around an undo.
+ * seal and the second marker, "undo:before" and "undo:after" around an undo,
+ * "switched:opened" between the lift and the hook. LOCKSTEP_TEST_STOP sends SIGSTOP instead.
  */
 #ifndef LOCKSTEP_CUTOVER_CUTOVER_H
 #define LOCKSTEP_CUTOVER_CUTOVER_H

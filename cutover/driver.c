@@ -13,7 +13,6 @@
  * opened. (3) Killed anywhere: the next call finds the state and the intent in the row; before
  * `closed` it takes the fences over by its higher epoch and opens the closing side, whatever the
  * dead one had got to. */
-#include "core/log.h"
 #include "core/run.h"
 #include "cutover/internal.h"
 
@@ -49,14 +48,20 @@ int64_t pause_ms(const struct cutover *c)
     return c->flipped ? mono_ms() - c->flipped_ms : 0;
 }
 
-void test_point(const char *what, const char *where)
+static bool names_point(const char *wanted, const char *what, const char *where)
 {
-    const char *wanted = getenv("LOCKSTEP_TEST_KILL");
     size_t len = strlen(what);
 
-    if (wanted && strncmp(wanted, what, len) == 0 && wanted[len] == ':' &&
-        strcmp(wanted + len + 1, where) == 0)
+    return wanted && strncmp(wanted, what, len) == 0 && wanted[len] == ':' &&
+           strcmp(wanted + len + 1, where) == 0;
+}
+
+void test_point(const char *what, const char *where)
+{
+    if (names_point(getenv("LOCKSTEP_TEST_KILL"), what, where))
         raise(SIGKILL);
+    if (names_point(getenv("LOCKSTEP_TEST_STOP"), what, where))
+        raise(SIGSTOP);
 }
 
 static int open_side(const struct cutover *c, const struct endpoint *end, struct db **out,
@@ -384,8 +389,6 @@ static int complete(struct cutover *c, struct err *e)
         return -1;
     say(c, "%-9s %6lld ms  %s", cutover_state_name(row->to), (long long)(mono_ms() - c->began_ms),
         row->does);
-    log_event(LOG_INFO, "cutover", "state", "state=%s took_ms=%lld", cutover_state_name(row->to),
-              (long long)(mono_ms() - c->began_ms));
     c->prepared = c->prepared || row->to == CUTOVER_PREPARED;
     c->row = NULL;
     return 0;

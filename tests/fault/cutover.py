@@ -1,0 +1,435 @@
+#!/usr/bin/python3
+"""The switch under live writers: killed before and after each of its states, stopped for longer than
+its lease, refused, timed out, and at last made. No acknowledged write may be missing on the side
+that lives, and never may both sides take writes.
+
+    cutover.py --binary FILE [--keep]
+
+The writers keep receipts: a transfer between two accounts, with a numbered receipt in the same
+transaction. The prober asks both sides all the time, through the application's role.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import psycopg2
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from harness.base import Failure, Workdir, guarded, mono_ms, until  # noqa: E402
+from harness.lockstep import Lockstep  # noqa: E402
+from harness.servers import Server, make_database, make_roles  # noqa: E402
+
+WRITERS, ACCOUNTS = 6, 200
+LEASE_MS = 2000
+# Of one migration, in this order: each next call first takes back (or completes) what the killed
+# one had begun, and is killed in its turn one point further on.
+BEFORE_CLOSED = ["prepared:before", "prepared:after", "fenced:before", "fenced:after",
+                 "undo:before", "undo:after", "drained:before", "drained:after", "settled:before",
+                 "settled:after", "closed:before", "closed:sealed", "closed:after"]
+FROM_CLOSED = ["switched:before", "switched:opened", "switched:after"]
+SCHEMA = """
+CREATE SCHEMA shop;
+CREATE TABLE shop.accounts (id int PRIMARY KEY, balance bigint NOT NULL);
+INSERT INTO shop.accounts SELECT i, 1000 FROM generate_series(1, %d) i;
+CREATE TABLE shop.receipts (client int, n int, PRIMARY KEY (client, n));
+CREATE TABLE shop.ledger (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, amount int);
+CREATE TABLE shop.probes (id text PRIMARY KEY);
+CREATE TABLE shop.prepared (id int PRIMARY KEY);
+GRANT USAGE ON SCHEMA shop TO app;
+GRANT ALL ON ALL TABLES IN SCHEMA shop TO app;
+""" % ACCOUNTS
+CONFIG = """tables: {include: [shop.*]}
+snapshot: {workers: 2}
+cutover: {max_pause: 5s, lease: %dms, on_switch: ./switch.sh}
+""" % LEASE_MS
+
+
+def dsn(server):
+    return (f"host=127.0.0.1 port={server.port} dbname=shop user=app password=app-secret "
+            "connect_timeout=5")
+
+
+class Writers:
+    """Clients that follow a file with the side to write to, as an application would."""
+
+    def __init__(self, dsn_file):
+        self.dsn_file = dsn_file
+        self.over = threading.Event()
+        self.acknowledged = set()
+        self.codes = set()
+        self.doubts = 0
+        self.times = []
+        self.trouble = []
+        self.threads = [threading.Thread(target=self.run, args=(i,), daemon=True)
+                        for i in range(WRITERS)]
+        for t in self.threads:
+            t.start()
+
+    def run(self, client):
+        rng = random.Random(client)
+        conn, n = None, 0
+        while not self.over.is_set():
+            n += 1
+            try:
+                if conn is None:
+                    conn = psycopg2.connect(self.dsn_file.read_text())
+                    conn.set_session(isolation_level=rng.choice(
+                        ("READ COMMITTED", "REPEATABLE READ")))
+                self.transfer(conn, client, n, rng)
+                self.acknowledged.add((client, n))
+                self.times.append(mono_ms())
+            except psycopg2.Error as e:
+                self.refused(e)
+                conn = self.drop(conn)
+                self.over.wait(0.01)
+            except Exception as e:  # a bug of this test
+                self.trouble.append(repr(e))
+                return
+        self.drop(conn)
+
+    @staticmethod
+    def drop(conn):
+        if conn is not None:
+            conn.close()
+
+    def refused(self, e):
+        code = e.pgcode or "connection"
+        self.codes.add(code)
+        self.doubts += code in ("connection", "57P01")
+        if code not in ("40001", "40P01", "25006", "57P01", "connection"):
+            self.trouble.append(f"{code}: {e}")
+
+    @staticmethod
+    def transfer(conn, client, n, rng):
+        a, b = sorted(rng.sample(range(1, ACCOUNTS + 1), 2))
+        amount = rng.randint(-5, 5)
+        with conn.cursor() as cur:
+            cur.execute("UPDATE shop.accounts SET balance = balance - %s WHERE id = %s", (amount, a))
+            cur.execute("UPDATE shop.accounts SET balance = balance + %s WHERE id = %s", (amount, b))
+            cur.execute("INSERT INTO shop.ledger (amount) VALUES (%s)", (amount,))
+            cur.execute("INSERT INTO shop.receipts VALUES (%s, %s)", (client, n))
+        conn.commit()
+        time.sleep(0.004)
+
+    def stop(self):
+        self.over.set()
+        for t in self.threads:
+            t.join(20)
+        if self.trouble:
+            raise Failure(f"writers saw other errors than clear ones: {self.trouble[:3]}")
+
+
+class Prober:
+    """Tries to write on both sides in turn; keeps (began, ended, side, code or None)."""
+
+    def __init__(self, source, target):
+        self.dsns = {"source": dsn(source), "target": dsn(target)}
+        self.seen = []
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+
+    def run(self):
+        conns, n = {}, 0
+        while not self.over.wait(0.003):
+            n += 1
+            for side, where in self.dsns.items():
+                began = time.monotonic()
+                code = None
+                try:
+                    if side not in conns:
+                        conns[side] = psycopg2.connect(where)
+                        conns[side].autocommit = True
+                    with conns[side].cursor() as cur:
+                        cur.execute("INSERT INTO shop.probes VALUES (%s)", (f"{side}{n}",))
+                except psycopg2.Error as e:
+                    code = e.pgcode or "connection"
+                    if conns.get(side) is not None and conns[side].closed:
+                        conns.pop(side)
+                self.seen.append((began, time.monotonic(), side, code))
+
+    def stop(self):
+        self.over.set()
+        self.thread.join(20)
+
+    def last(self, side):
+        return next((s[3] for s in reversed(self.seen) if s[2] == side), "none")
+
+    def judge(self, since):
+        """Failure if a write on the source began after one on the target had been taken."""
+        opened = None
+        for began, ended, side, code in self.seen:
+            if ended < since or code is not None:
+                continue
+            if side == "target" and opened is None:
+                opened = ended
+            if side == "source" and opened is not None and began > opened:
+                raise Failure(f"both sides took writes: target at {opened:.3f}, "
+                              f"source at {began:.3f}")
+        if opened is None:
+            raise Failure("the target never took a probe")
+
+
+class Cutover:
+    def __init__(self, args, cleanup):
+        self.args, self.cleanup = args, cleanup
+        self.workdir = Workdir(None, "lockstep-cutover-")
+        self.began = time.monotonic()
+
+    def say(self, text):
+        print(f"{time.monotonic() - self.began:6.1f} s  {text}", flush=True)
+
+    def set_up(self):
+        servers = []
+        for side in ("source", "target"):
+            server = Server(self.workdir.path, side, {"max_prepared_transactions": "5"})
+            self.cleanup.add(lambda s=server: s.stop("immediate"))
+            server.init()
+            server.start()
+            make_roles(server, side)
+            make_database(server, side, "shop")
+            servers.append(server)
+        self.source, self.target = servers
+        self.source.psql("shop", user="shop_owner", input=SCHEMA)
+        self.lockstep = Lockstep(self.args.binary, self.workdir.path / "migration", "bank",
+                                 self.source, self.target)
+        self.cleanup.add(self.lockstep.end)
+        self.lockstep.config(CONFIG)
+        self.dsn_file = self.lockstep.folder / "dsn"
+        self.dsn_file.write_text(dsn(self.source))
+        hook = self.lockstep.folder / "switch.sh"
+        hook.write_text("#!/bin/sh\nset -e\n"
+                        "env | grep '^LOCKSTEP_' | sort >hook.env\n"
+                        f"printf '%s' '{dsn(self.target)}' >dsn.new\nmv dsn.new dsn\n")
+        hook.chmod(0o700)
+        self.writers = Writers(self.dsn_file)
+        self.cleanup.add(self.writers.over.set)
+
+    def follow(self):
+        self.lockstep.start()
+        self.lockstep.wait_phase(("following",), 120)
+        # The target's tables exist from here on; the application may use them there.
+        self.target.psql("shop", input="GRANT USAGE ON SCHEMA shop TO app;"
+                         "GRANT ALL ON ALL TABLES IN SCHEMA shop TO app")
+        self.prober = Prober(self.source, self.target)
+        self.cleanup.add(self.prober.over.set)
+
+    def cutover(self, *args, kill=None, stop=None):
+        self.lockstep.env.pop("LOCKSTEP_TEST_KILL", None)
+        if kill:
+            self.lockstep.env["LOCKSTEP_TEST_KILL"] = kill
+        try:
+            return self.lockstep.do("cutover", "--yes", *args, timeout=60)
+        finally:
+            self.lockstep.env.pop("LOCKSTEP_TEST_KILL", None)
+
+    def state(self):
+        rows = self.target.query("SELECT body->>'state' FROM lockstep.fact WHERE kind = 'cutover'",
+                                 "shop")
+        return rows[0][0] if rows else None
+
+    def must(self, what, got, *wanted):
+        if got not in wanted:
+            raise Failure(f"{what}: {got!r}, expected {' or '.join(map(repr, wanted))}")
+
+    def source_opens(self, within_ms, what):
+        began = mono_ms()
+        last = len(self.prober.seen)
+        until(f"{what}: the source takes writes again", within_ms / 1000 + 2, lambda: any(
+            s[2] == "source" and s[3] is None for s in self.prober.seen[last:]), every=0.01)
+        took = mono_ms() - began
+        if took > within_ms:
+            raise Failure(f"{what}: the source took writes only after {took} ms")
+        return took
+
+    # ---- the parts ----
+
+    def refuses(self):
+        code, out, err = self.lockstep.do("cutover", "--dry-run")
+        self.must("dry-run", code, 0)
+        for word in ("none -> prepared", "closed -> switched", "undo: lift", "holds"):
+            if word not in out:
+                raise Failure(f"dry-run does not say {word!r}:\n{out}")
+        self.must("state after the dry-run", self.state(), None)
+        code, out, err = self.lockstep.do("cutover")
+        self.must("cutover that nobody can confirm", code, 2)
+        self.lockstep.stop()
+        code, out, err = self.cutover()
+        self.must("cutover without stages", code, 4)
+        if "capture and apply" not in err:
+            raise Failure(f"the refusal does not name the stages: {err}")
+        self.must("state after the refusal", self.state(), None)
+        self.lockstep.start()
+        until("stages run again", 30, lambda: self.lockstep.do("cutover", "--dry-run")[0] == 0)
+        self.say("refused without stages, dry run changes nothing")
+
+    def times_out(self):
+        conn = psycopg2.connect(dsn(self.source))
+        conn.autocommit = True
+        with conn.cursor() as cur:
+            cur.execute("BEGIN; INSERT INTO shop.prepared VALUES (1)")
+            cur.execute("PREPARE TRANSACTION 'stuck-gid'")
+        code, out, err = self.cutover("--max-pause", "1s")
+        self.must("cutover with a prepared transaction", code, 1)
+        if "stuck-gid" not in err:
+            raise Failure(f"the failure does not name what stood in the way: {err}")
+        self.must("state after it", self.state(), "prepared")
+        self.source_opens(500, "undone")
+        with conn.cursor() as cur:
+            cur.execute("ROLLBACK PREPARED 'stuck-gid'")
+        conn.close()
+        self.say("timed out on a prepared transaction, named it, undid itself")
+
+    def killed(self, points):
+        for point in points:
+            code, out, err = self.cutover(kill=point)
+            self.must(f"killed at {point}", code, -signal.SIGKILL)
+            if self.state() in ("closed", "switched"):
+                raise Failure(f"killed at {point}: the state is {self.state()}")
+            waited = ""
+            if point == "fenced:after":
+                waited = f"; open again by itself after {self.source_opens(LEASE_MS + 500, point)} ms"
+            self.say(f"killed at {point}, state {self.state()}{waited}")
+
+    def hangs(self):
+        """A coordinator that sleeps through its lease and wakes up when another has finished."""
+        env = dict(self.lockstep.env, LOCKSTEP_TEST_STOP="settled:after")
+        log = (self.lockstep.folder / "hung.log").open("wb")
+        hung = subprocess.Popen([self.lockstep.binary, "-c", str(self.lockstep.file), "cutover",
+                                 "--yes"], cwd=self.lockstep.folder, env=env, stdout=log,
+                                stderr=log, stdin=subprocess.DEVNULL)
+        self.cleanup.add(hung.kill)
+        stat = pathlib.Path(f"/proc/{hung.pid}/stat")
+        until("it has stopped", 30, lambda: stat.read_text().rsplit(")", 1)[1].split()[0] == "T")
+        code, out, err = self.cutover()
+        self.must("cutover beside a living coordinator", code, 4)
+        took = self.source_opens(LEASE_MS + 1000, "coordinator hangs")
+        self.say(f"a coordinator hangs: the second is refused, the source open after {took} ms")
+        until("its lease has ended, a second one takes over", 30,
+              lambda: self.cutover(kill="closed:after")[0] == -signal.SIGKILL, every=0.5)
+        return hung
+
+    def wakes(self, hung):
+        before = self.state()
+        hung.send_signal(signal.SIGCONT)
+        code = hung.wait(40)
+        text = (self.lockstep.folder / "hung.log").read_text()
+        self.must("the coordinator that woke up late", code, 1)
+        if "took the cutover over" not in text:
+            raise Failure(f"the late coordinator did not see that it is late: {text}")
+        self.must("state after it woke up", self.state(), before)
+        self.say("it wakes up late, sees that it is, and touches nothing")
+
+    def switches(self):
+        code, out, err = self.cutover(kill="switched:before")
+        self.must("killed at switched:before", code, -signal.SIGKILL)
+        self.must("state", self.state(), "closed")
+        time.sleep(0.2)
+        self.must("source probe when closed", self.prober.last("source"), "25006")
+        self.must("target probe when closed", self.prober.last("target"), "25006")
+        for point in FROM_CLOSED[1:]:
+            code, out, err = self.cutover(kill=point)
+            self.must(f"killed at {point}", code, -signal.SIGKILL)
+            self.must("state", self.state(), "closed")
+            self.say(f"killed at {point}")
+        code, out, err = self.cutover()
+        self.must(f"the last cutover ({err})", code, 0)
+        self.must("state", self.state(), "switched")
+        code, again, err = self.cutover()
+        self.must("cutover said again", code, 0)
+        if "switched" not in again:
+            raise Failure(f"the second answer is another: {again}")
+
+    def judge(self):
+        mark = len(self.writers.acknowledged)
+        until("writers go on on the target", 20,
+              lambda: len(self.writers.acknowledged) > mark + 50)
+        self.must("source probe", self.prober.last("source"), "25006")
+        self.prober.stop()
+        self.writers.stop()
+        first_refusal = next(s[0] for s in self.prober.seen if s[2] == "target" and s[3])
+        self.prober.judge(first_refusal)
+        there = set(self.target.query("SELECT client, n FROM shop.receipts", "shop"))
+        lost = self.writers.acknowledged - there
+        if lost:
+            raise Failure(f"{len(lost)} acknowledged transactions are missing: {sorted(lost)[:5]}")
+        extra = len(there - self.writers.acknowledged)
+        if extra > self.writers.doubts:
+            raise Failure(f"{extra} receipts that nobody was told of, {self.writers.doubts} doubts")
+        total = self.target.value("SELECT sum(balance) FROM shop.accounts", "shop")
+        self.must("sum of all balances", int(total), ACCOUNTS * 1000)
+        rows, most = self.target.query("SELECT count(*), max(id) FROM shop.ledger", "shop")[0]
+        last = self.target.value("SELECT last_value FROM shop.ledger_id_seq", "shop")
+        if last < most:
+            raise Failure(f"the identity's sequence stands at {last}, below {most}")
+        record = json.loads((self.lockstep.folder / "cutover-bank.json").read_text())
+        self.must("the record's state", record["state"], "switched")
+        env = (self.lockstep.folder / "hook.env").read_text()
+        for name in ("MIGRATION=bank", "DIRECTION=forward", "SOURCE=", "TARGET=", "POSITION="):
+            if f"LOCKSTEP_{name}" not in env:
+                raise Failure(f"the hook was not told LOCKSTEP_{name}: {env}")
+        facts = [li for li in env.splitlines() if not li.startswith("LOCKSTEP_SOURCE_PASSWORD")]
+        if "lockstep-secret" in "\n".join(facts):
+            raise Failure("the hook's facts hold a password")
+        gaps = sorted(b - a for a, b in zip(self.writers.times, self.writers.times[1:]))
+        self.say(f"{len(self.writers.acknowledged)} acknowledged transfers, all on the target; the "
+                 f"sum holds; errors seen: {sorted(self.writers.codes)}; longest gap {gaps[-1]} ms")
+
+    def plain(self):
+        """One undisturbed cutover would hide behind the kills above: its pause is measured here."""
+        record = json.loads((self.lockstep.folder / "cutover-bank.json").read_text())
+        self.say("steps: " + ", ".join(f"{s['state']} {s['took_ms']} ms"
+                                       for s in record["steps"]))
+
+    def finishes(self):
+        self.lockstep.must("finish", "--yes")
+        until("run ends", 30, lambda: not self.lockstep.alive())
+        conn = psycopg2.connect(dsn(self.source))
+        conn.autocommit = True
+        with conn.cursor() as cur:
+            cur.execute("INSERT INTO shop.probes VALUES ('after finish')")
+        conn.close()
+        for server in (self.source, self.target):
+            left = server.value("SELECT count(*) FROM pg_trigger WHERE tgname LIKE '!lockstep%%'",
+                                "shop")
+            self.must(f"triggers left on the {server.name}", left, 0)
+
+    def go(self):
+        self.set_up()
+        self.follow()
+        self.refuses()
+        self.killed(BEFORE_CLOSED[:2])
+        self.times_out()
+        self.killed(BEFORE_CLOSED[2:])
+        hung = self.hangs()
+        self.wakes(hung)
+        self.switches()
+        self.judge()
+        self.plain()
+        self.finishes()
+
+
+def main(cleanup):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--binary", required=True)
+    parser.add_argument("--keep", action="store_true")
+    args = parser.parse_args()
+    args.binary = os.path.abspath(args.binary)
+    run = Cutover(args, cleanup)
+    state = {"done": False}
+    cleanup.add(lambda: run.workdir.remove() if state["done"] and not args.keep else
+                print(f"kept: {run.workdir.path}"))
+    run.go()
+    state["done"] = True
+    return 0
+
+
+guarded(main)
