@@ -330,7 +330,8 @@ struct engine {
     int (*chunk_plan)(struct db *db, const struct table *t, uint64_t bytes, bool by_blocks,
                       struct arena *a, struct range_list *out, struct err *e);
     /* Opens a snapshot transaction, reads its cut, starts reading. ERR_CONFLICT: the table was
-     * rewritten or truncated since the plan (filenode), so the common cut is not good for it. */
+     * rewritten or truncated since the plan (filenode), so the common cut is not good for it.
+     * ERR_DATA: the snapshot is gone with its holder. */
     int (*read_begin)(struct db *db, const struct read_request *r, struct arena *a, struct cut *cut,
                       struct err *e);
     /* 1: a block, borrowed until the next call; 0: the end; -1. */

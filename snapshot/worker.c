@@ -160,8 +160,12 @@ static int copy_claimed(struct worker *w, struct chunk *c, const struct table *t
             close_db(&w->source);
             return 0;
         }
-        if (request.snapshot && e->class != ERR_STOPPED)
+        if (request.snapshot && e->class == ERR_DATA) {
+            /* Its holder is gone: this chunk gets a cut of its own, or is planned anew. */
             w->snapshot_dead = true;
+            close_db(&w->source);
+            return 0;
+        }
         return err_wrap(e, "reading");
     }
     if (request.snapshot && strcmp(cut.text, w->stream.cut.text) != 0) {

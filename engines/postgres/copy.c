@@ -58,7 +58,7 @@ static int import_snapshot(struct pg_db *db, const char *snapshot, struct err *e
     /* "invalid snapshot identifier": its holder is gone, so the common cut cannot be read any more.
      */
     if (strncmp(e->sqlstate, "22", 2) == 0 || strncmp(e->sqlstate, "55", 2) == 0)
-        e->class = ERR_CONFLICT;
+        e->class = ERR_DATA;
     return err_wrap(e, "importing the common snapshot");
 }
 

@@ -152,7 +152,7 @@ static int choose_snapshot(struct conn *c, const struct read_request *r, struct 
 
     if (!x) {
         if (r->snapshot)
-            return err_set(e, ERR_CONFLICT, "snapshot \"%s\" does not exist", r->snapshot);
+            return err_set(e, ERR_DATA, "snapshot \"%s\" does not exist", r->snapshot);
         snap_take(c->w, &c->rows, out);
         return 0;
     }
