@@ -9,6 +9,7 @@ is dead, when nothing can move any more. Chunks are counted on the target by a t
 """
 
 import argparse
+import json
 import pathlib
 import random
 import sys
@@ -126,15 +127,16 @@ class KillRun:
 
     def phase(self):
         """Where the migration stands; None while the target cannot tell."""
-        got = self.lockstep.status()
+        got = self.lockstep.none_parked(self.lockstep.status())
         return PHASES.get(got["phase"], got["phase"]) if got else None
 
     def dead_phase(self):
         """The phase of a migration whose process is dead; a status that is refused means that
         nothing was recorded yet."""
-        code, out, err = self.lockstep.do("status", "--json", timeout=30)
-        got = self.lockstep.status()
-        return PHASES.get(got["phase"]) if got else ("schema" if code == 4 else None)
+        code, out, _ = self.lockstep.do("status", "--json", timeout=30)
+        if code == 4:
+            return "schema"
+        return PHASES.get(json.loads(out)["phase"]) if code == 0 else None
 
     def kill_after(self, seconds):
         end = time.monotonic() + seconds

@@ -139,6 +139,14 @@ class Lockstep:
         except (Failure, ValueError):
             return None
 
+    @staticmethod
+    def none_parked(status):
+        """Failure with the reason if a table was parked; gives the status back."""
+        for table in (status or {}).get("tables", []):
+            if table["lane"] == "parked":
+                raise Failure(f"{table['name']} was parked: {table.get('reason')}")
+        return status
+
     def phase(self):
         got = self.status()
         return got.get("phase") if got else None
@@ -147,7 +155,7 @@ class Lockstep:
         """Until the phase is one of `wanted`; run must live meanwhile."""
         def probe():
             self.must_live()
-            got = self.status()
+            got = self.none_parked(self.status())
             return got if got and got.get("phase") in wanted else None
         return until(f"phase {' or '.join(wanted)}", seconds, probe, every=0.3)
 

@@ -137,7 +137,7 @@ class Quickstart:
         def following():
             self.lockstep.must_live()
             self.traffic.must_live()
-            got = self.timeline.last
+            got = self.lockstep.none_parked(self.timeline.last)
             return got and got.get("phase") in ("following", "prepared") and all(
                 t["lane"] == "following" for t in got["tables"])
         until("every table follows", 420, following)
