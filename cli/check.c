@@ -95,13 +95,20 @@ static int check_target(struct checking *k, const struct table_list *tables, int
                               .pg_bindir = m->bindir,
                               .source_version = version,
                               .started = k->started};
+    struct db *source = NULL;
     struct db *db = NULL;
     int rc;
 
-    if (migration_open_target(m, DB_CONTROL, &db, e) < 0)
-        return as_finding(k, "target", e);
-    rc = check_side(k, db, &r, e);
-    db->engine->close(db);
+    if (migration_open_source(m, DB_CONTROL, &source, e) < 0)
+        return as_finding(k, "source", e);
+    r.source = source;
+    if (migration_open_target(m, DB_CONTROL, &db, e) < 0) {
+        rc = as_finding(k, "target", e);
+    } else {
+        rc = check_side(k, db, &r, e);
+        db->engine->close(db);
+    }
+    source->engine->close(source);
     return rc;
 }
 

@@ -30,6 +30,7 @@ int steps_plan(struct conductor *c, const struct stream_fact *stream,
     status = c->target->engine->identify(c->target, &target, e);
     if (status == 0) {
         struct schema_request request = {.source = c->source,
+                                         .target = c->target,
                                          .source_uri = c->m->source.uri,
                                          .snapshot = c->holder ? stream->snapshot : NULL,
                                          .selection = &c->m->selection,
