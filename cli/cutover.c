@@ -10,33 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define PAUSE_MIN_MS 100
-#define PAUSE_MAX_MS (60 * 60 * 1000)
 #define PATH_MAX_SIZE 4200
-
-/* "5s", "500ms", "2m", as the configuration has it. */
-static int parse_pause(const char *text, int *out, struct err *e)
-{
-    static const struct {
-        const char *unit;
-        long ms;
-    } units[] = {{"ms", 1}, {"s", 1000}, {"m", 60000}};
-    char *end = NULL;
-    long n;
-
-    errno = 0;
-    n = strtol(text, &end, 10);
-    for (size_t i = 0; errno == 0 && end != text && i < sizeof(units) / sizeof(units[0]); i++) {
-        if (strcmp(end, units[i].unit) != 0 || n < 0 || n > PAUSE_MAX_MS / units[i].ms ||
-            n * units[i].ms < PAUSE_MIN_MS)
-            continue;
-        *out = (int)(n * units[i].ms);
-        return 0;
-    }
-    return err_set(e, ERR_CONFIG,
-                   "--max-pause %s: expected a number with ms, s or m, at least 100ms, at most 60m",
-                   text);
-}
 
 /* The folder of the configuration: the hook's paths are meant from there, the record goes there. */
 static void folder_of_file(const char *file, char *out, size_t size)
@@ -189,6 +163,10 @@ int command_cutover(struct cli *c, struct err *e)
 
     if (context_open(&x, c, e) < 0)
         return -1;
+    if (pause && config_override(&x.config, "cutover.max_pause", pause, e) < 0) {
+        rc = err_wrap(e, "--max-pause");
+        goto out;
+    }
     r.m = &x.m;
     r.max_pause_ms = x.config.cutover.max_pause_ms;
     r.lease_ms = x.config.cutover.lease_ms;
@@ -198,8 +176,8 @@ int command_cutover(struct cli *c, struct err *e)
     r.holder_is_dead = holder_is_dead;
     folder_of_file(x.config.file, folder, sizeof(folder));
     r.folder = folder;
-    if (!pause || parse_pause(pause, &r.max_pause_ms, e) == 0)
-        rc = cli_option(c, "dry-run") ? dry_run(c, &r, e) : conduct(c, &x, &r, e);
+    rc = cli_option(c, "dry-run") ? dry_run(c, &r, e) : conduct(c, &x, &r, e);
+out:
     arena_release(&a);
     context_close(&x);
     return rc;

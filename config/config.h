@@ -50,6 +50,9 @@ struct config {
 /* Loads and validates. ERR_CONFIG names file, line, key, and what was expected. */
 int config_load(const char *path, struct config *out, struct err *e);
 void config_release(struct config *c);
+/* One value from the command line instead, by its key ("cutover.max_pause"); variables are not put
+ * in. ERR_CONFIG says what was expected. */
+int config_override(struct config *c, const char *key, const char *text, struct err *e);
 /* "postgresql://lockstep@db1:5432/shop" without password, for messages; from the arena. */
 const char *config_uri_redact(struct arena *a, const char *uri);
 /* The reference page, generated from the option table. */

@@ -356,6 +356,14 @@ int config_load(const char *path, struct config *out, struct err *e)
     return rc;
 }
 
+int config_override(struct config *c, const char *key, const char *text, struct err *e)
+{
+    const struct option *o = option_find(key);
+
+    invariant(o && o->kind != OPTION_LATER && o->kind != OPTION_PATTERNS);
+    return option_set(o, c, text, text, e);
+}
+
 void config_release(struct config *c)
 {
     arena_release(&c->arena);

@@ -264,6 +264,20 @@ static void test_redact(void **state)
     arena_release(&a);
 }
 
+static void test_override(void **state)
+{
+    struct config c;
+    struct err e;
+
+    assert_int_equal(load(THREE, &c, &e), 0);
+    assert_int_equal(config_override(&c, "cutover.max_pause", "250ms", &e), 0);
+    assert_int_equal(c.cutover.max_pause_ms, 250);
+    assert_int_equal(config_override(&c, "cutover.max_pause", "soon", &e), -1);
+    assert_string_equal(e.msg, "\"soon\" is not a duration; expected a number with ms, s or m, at "
+                               "least 100ms, at most 60m");
+    config_release(&c);
+}
+
 static void count_line(const char *line, void *ctx)
 {
     *(int *)ctx += strncmp(line, "| `", 3) == 0;
@@ -299,6 +313,7 @@ int main(void)
         cmocka_unit_test(test_keys),      cmocka_unit_test(test_shapes),
         cmocka_unit_test(test_later),     cmocka_unit_test(test_files),
         cmocka_unit_test(test_redact),    cmocka_unit_test(test_reference),
+        cmocka_unit_test(test_override),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);
