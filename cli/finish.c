@@ -13,7 +13,8 @@
 
 static bool may_finish(const char *state)
 {
-    static const char *const states[] = {"closed", "switched", "finished"};
+    /* Not `closed`: the target is still sealed then, and lockstep cutover goes on. */
+    static const char *const states[] = {"switched", "finished"};
 
     for (size_t i = 0; state && i < sizeof(states) / sizeof(states[0]); i++) {
         if (strcmp(state, states[i]) == 0)
@@ -48,7 +49,7 @@ out:
 /* Asks running stages to end and waits until they have. */
 static int stop_stages(struct db *target, bool abandon, struct err *e)
 {
-    static const char *const leases[] = {"run", "conductor", "capture", "apply"};
+    static const char *const leases[] = {"cutover", "run", "conductor", "capture", "apply"};
     int64_t deadline = mono_ms() + WAIT_MS;
 
     if (request_put(target, "finish", json_pack("{s:b}", "abandon", abandon), e) < 0)
@@ -175,6 +176,9 @@ static int finish(struct cli *c, const struct context *x, struct db *target, str
                          "gone; the target keeps its tables"
                        : "finished: slots, publications, fences, control tables and journal are "
                          "gone");
+    if (!abandon)
+        cli_say(c, "warning: with its fence gone the old source accepts writes again, and nothing "
+                   "carries them over; shut it, or take the applications' rights there away");
     cli_put(c, "result", json_string(abandon ? "abandoned" : "finished"));
     return EXIT_DONE;
 }
