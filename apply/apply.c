@@ -204,6 +204,20 @@ static int commit_batch(struct apply *a, struct cursor *c, struct err *e)
 
 /* ---- parking ---- */
 
+int apply_store_lane(struct apply *a, struct lane *lane, struct err *e)
+{
+    const struct engine *engine = a->db->engine;
+
+    if (engine->begin(a->db, e) < 0)
+        return -1;
+    if (checkpoint_hold(a->db, "forward", &a->checkpoint, e) < 0 ||
+        lane_store(a->db, lane, e) < 0) {
+        engine->rollback(a->db, NULL);
+        return -1;
+    }
+    return engine->commit(a->db, e);
+}
+
 static int park(struct apply *a, struct track *track, const char *reason, struct err *e)
 {
     struct lane lane = track->lane;
@@ -215,7 +229,7 @@ static int park(struct apply *a, struct track *track, const char *reason, struct
     lane.state = LANE_PARKED;
     lane.reason = reason;
     log_event(LOG_ERROR, "apply", "parked", "table=%s reason=%s", track->label, reason);
-    return lane_store(a->db, &lane, e);
+    return apply_store_lane(a, &lane, e);
 }
 
 /* The target refused a change of a->culprit. Parks it, or gives the error on. */

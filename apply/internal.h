@@ -73,6 +73,9 @@ void requests_release(struct apply *a);
 /* ---- apply.c ---- */
 
 int apply_source(struct apply *a, struct db **out, struct err *e);
+/* Stores a lane in a transaction of its own, if this apply still owns the checkpoint: one that was
+ * taken over must not move lanes, its successor would not know. */
+int apply_store_lane(struct apply *a, struct lane *lane, struct err *e);
 /* Lanes have changed: reads them again and stands at the last commit. */
 int apply_rewind(struct apply *a, struct err *e);
 

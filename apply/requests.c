@@ -25,8 +25,9 @@ static int done(struct apply *a, const struct fact *request, struct err *e)
     return request_clear(a->db, request->key, e);
 }
 
-static int move_lane(struct apply *a, struct track *t, enum lane_state to, const char *reason,
-                     struct err *e)
+/* store: apply_store_lane, or lane_store inside a transaction that holds the checkpoint. */
+static int move_lane(struct apply *a, struct track *t, const struct lane *to,
+                     int (*store)(struct apply *a, struct lane *lane, struct err *e), struct err *e)
 {
     struct lane lane = t->lane;
 
@@ -34,23 +35,33 @@ static int move_lane(struct apply *a, struct track *t, enum lane_state to, const
         lane.next = a->checkpoint.next;
         lane.record = a->checkpoint.record;
     }
-    lane.state = to;
-    lane.reason = reason;
-    if (lane_store(a->db, &lane, e) < 0)
+    lane.state = to->state;
+    lane.reason = to->reason;
+    if (store(a, &lane, e) < 0)
         return -1;
-    log_event(LOG_INFO, "apply", "lane", "table=%s state=%s", t->label, lane_state_name(to));
+    log_event(LOG_INFO, "apply", "lane", "table=%s state=%s", t->label,
+              lane_state_name(lane.state));
     t->lane = lane;
     a->lanes_changed = true;
     return 0;
+}
+
+static const struct lane catching_up = {.state = LANE_CATCHING_UP};
+static const struct lane loading = {.state = LANE_LOADING};
+
+static int store_in_transaction(struct apply *a, struct lane *lane, struct err *e)
+{
+    return lane_store(a->db, lane, e);
 }
 
 static int obey_park(struct apply *a, const char *label, const struct fact *request, struct err *e)
 {
     struct track *t = tracks_find(&a->tracks, label);
     const char *reason = fact_text(request->body, "reason");
+    const struct lane parked = {.state = LANE_PARKED,
+                                .reason = reason ? reason : "parked by the user"};
 
-    if (t && t->lane.state == LANE_FOLLOWING &&
-        move_lane(a, t, LANE_PARKED, reason ? reason : "parked by the user", e) < 0)
+    if (t && t->lane.state == LANE_FOLLOWING && move_lane(a, t, &parked, apply_store_lane, e) < 0)
         return -1;
     return done(a, request, e);
 }
@@ -60,7 +71,7 @@ static int obey_resume(struct apply *a, const char *label, const struct fact *re
 {
     struct track *t = tracks_find(&a->tracks, label);
 
-    if (t && t->lane.state == LANE_PARKED && move_lane(a, t, LANE_CATCHING_UP, NULL, e) < 0)
+    if (t && t->lane.state == LANE_PARKED && move_lane(a, t, &catching_up, apply_store_lane, e) < 0)
         return -1;
     return done(a, request, e);
 }
@@ -84,7 +95,7 @@ static int empty_table(struct apply *a, struct track *t, const struct table *sha
     /* Not where it was parked: the new chunks will hold everything up to here. */
     t->lane.next = a->checkpoint.next;
     t->lane.record = a->checkpoint.record;
-    status = move_lane(a, t, LANE_LOADING, NULL, e);
+    status = move_lane(a, t, &loading, store_in_transaction, e);
 out:
     arena_release(&arena);
     return status;
@@ -291,7 +302,7 @@ static int finish_recopies(struct apply *a, struct err *e)
             loaded += chunks.v[j].state == CHUNK_DONE ? 1 : 0;
         if (line.nchunks == 0 || loaded < line.nchunks)
             continue;
-        status = move_lane(a, t, LANE_CATCHING_UP, NULL, e);
+        status = move_lane(a, t, &catching_up, apply_store_lane, e);
     }
     arena_release(&arena);
     return status;
