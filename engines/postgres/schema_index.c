@@ -171,8 +171,7 @@ static int locked_step(struct schema_plan *p, const struct index *x, struct buf 
                                                 x->phase == SCHEMA_KEY ? "key" : "index", x->name),
                            .table = x->table,
                            .sql = text(p, b),
-                           /* There is no CONCURRENTLY for an exclusion constraint. */
-                           .pauses_apply = flag(x, C_EXCLUSION),
+                           .pauses_apply = x->phase == SCHEMA_UNIQUE,
                        });
     return 0;
 }
@@ -234,6 +233,14 @@ static int online_steps(struct schema_plan *p, const struct index *x, struct buf
     return 0;
 }
 
+/* What has no online form: there is no CONCURRENTLY for an exclusion constraint, and a deferrable
+ * one made from an index would be enforced at once until the constraint takes the index over: a
+ * legitimate swap would then be refused. */
+static bool must_pause(const struct index *x)
+{
+    return flag(x, C_EXCLUSION) || flag(x, C_DEFERRABLE);
+}
+
 /* The parents of one family, top first, then every member to its parent. */
 static int family_step(struct schema_plan *p, const struct index *all, size_t n,
                        const struct index *root, struct err *e)
@@ -287,7 +294,7 @@ static int index_steps(struct schema_plan *p, const struct index *all, size_t n,
     if (x->parent)
         return strtoul(field(x, C_INDEX), NULL, 10) == x->root ? family_step(p, all, n, x, e) : 0;
     buf_init(&b, BUF_MAX_TEXT);
-    if (x->phase == SCHEMA_UNIQUE && !flag(x, C_EXCLUSION))
+    if (x->phase == SCHEMA_UNIQUE && !must_pause(x))
         rc = online_steps(p, x, &b, e);
     else
         rc = locked_step(p, x, &b, e);
