@@ -103,8 +103,9 @@ class Writers:
     def refused(self, e):
         code = e.pgcode or "connection"
         self.codes.add(code)
-        self.doubts += code in ("connection", "57P01")
-        if code not in ("40001", "40P01", "25006", "57P01", "connection"):
+        self.doubts += code in ("connection", "57P01", "57P02")
+        # 57P0x: ended by an administrator, a crash, a server that is starting.
+        if code not in ("40001", "40P01", "25006", "57P01", "57P02", "57P03", "connection"):
             self.trouble.append(f"{code}: {e}")
 
     @staticmethod
@@ -299,16 +300,52 @@ class Cutover:
                 waited = f"; open again by itself after {self.source_opens(LEASE_MS + 500, point)} ms"
             self.say(f"killed at {point}, state {self.state()}{waited}")
 
-    def hangs(self):
-        """A coordinator that sleeps through its lease and wakes up when another has finished."""
-        env = dict(self.lockstep.env, LOCKSTEP_TEST_STOP="settled:after")
+    def stopped_at(self, point):
+        """A coordinator that stands still there until it gets SIGCONT."""
+        env = dict(self.lockstep.env, LOCKSTEP_TEST_STOP=point)
         log = (self.lockstep.folder / "hung.log").open("wb")
         hung = subprocess.Popen([self.lockstep.binary, "-c", str(self.lockstep.file), "cutover",
                                  "--yes"], cwd=self.lockstep.folder, env=env, stdout=log,
                                 stderr=log, stdin=subprocess.DEVNULL)
         self.cleanup.add(hung.kill)
         stat = pathlib.Path(f"/proc/{hung.pid}/stat")
-        until("it has stopped", 30, lambda: stat.read_text().rsplit(")", 1)[1].split()[0] == "T")
+
+        def stands():
+            if hung.poll() is not None:
+                raise Failure(f"cutover ended before {point}: {self.hung_log()}")
+            return stat.read_text().rsplit(")", 1)[1].split()[0] == "T"
+        until(f"it stands at {point}", 30, stands, every=0.02)
+        return hung
+
+    def hung_log(self):
+        return (self.lockstep.folder / "hung.log").read_text()
+
+    def crashes(self):
+        """A server is lost in the middle of the pause: the rest is undone, the source open."""
+        for point, server in (("drained:after", self.source), ("closed:sealed", self.target),
+                              ("closed:sealed", self.source)):
+            hung = self.stopped_at(point)
+            server.crash_restart()
+            server.wait_ready()
+            # Before anybody undoes: the seal outlives a crash of the side that it closes.
+            if point == "closed:sealed":
+                until("the source says that it is closed", 10,
+                      lambda: self.prober.last("source") == "25006", every=0.02)
+            hung.send_signal(signal.SIGCONT)
+            self.must(f"cutover after the {server.name} crashed at {point} ({self.hung_log()})",
+                      hung.wait(40), 1)
+            self.must(f"state after {point}", self.state(), "prepared")
+            took = self.source_opens(1000, f"{server.name} crashed at {point}")
+            self.lockstep.must_live()
+            self.say(f"{server.name} crashes at {point}: undone, the source open after {took} ms")
+
+            def ready():
+                return self.lockstep.do("cutover", "--dry-run")[0] == 0
+            until("everything follows again", 60, ready, every=0.3)
+
+    def hangs(self):
+        """A coordinator that sleeps through its lease and wakes up when another has gone on."""
+        hung = self.stopped_at("settled:after")
         code, out, err = self.cutover()
         self.must("cutover beside a living coordinator", code, 4)
         took = self.source_opens(LEASE_MS + 1000, "coordinator hangs")
@@ -321,7 +358,7 @@ class Cutover:
         before = self.state()
         hung.send_signal(signal.SIGCONT)
         code = hung.wait(40)
-        text = (self.lockstep.folder / "hung.log").read_text()
+        text = self.hung_log()
         self.must("the coordinator that woke up late", code, 1)
         if "took the cutover over" not in text:
             raise Failure(f"the late coordinator did not see that it is late: {text}")
@@ -409,6 +446,7 @@ class Cutover:
         self.killed(BEFORE_CLOSED[:2])
         self.times_out()
         self.killed(BEFORE_CLOSED[2:])
+        self.crashes()
         hung = self.hangs()
         self.wakes(hung)
         self.switches()
