@@ -11,6 +11,7 @@ struct track {
     struct lane lane;
     bool has_overlap;
     struct overlap overlap;
+    unsigned rows_left; /* portions to go row by row before sets are tried again */
 };
 struct track_list {
     struct arena arena;
