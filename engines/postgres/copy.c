@@ -97,8 +97,8 @@ static int check_filenode(struct pg_db *db, const struct table *t, struct err *e
 
 static int read_cut(struct pg_db *db, struct arena *a, struct cut *cut, struct err *e)
 {
-    PGresult *res = pg_query(
-        db, "SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text", 0, NULL, e);
+    PGresult *res =
+        pg_query(db, "SELECT " PG_SQL_CUT ", pg_current_wal_insert_lsn()::text", 0, NULL, e);
     int rc = 0;
 
     if (!res)

@@ -41,7 +41,7 @@ struct pg_db {
     bool has_savepoint;
     bool replication; /* a walsender connection: simple queries only */
     bool large;       /* a large row went through: renewed when the transaction has ended */
-    bool deferred; /* SET CONSTRAINTS ALL DEFERRED holds in this transaction */
+    bool deferred;    /* SET CONSTRAINTS ALL DEFERRED holds in this transaction */
     struct pg_slot read;
     struct pg_slot load;
     struct pg_slot scan;
@@ -163,6 +163,13 @@ bool pg_selected(const struct selection *s, const char *schema, const char *name
 
 /* visible.c */
 extern const struct cut_ops pg_cut_ops;
+/* The cut of the session's snapshot, as text. A slot's snapshot may have xmin > xmax (its xmax
+ * follows only transactions that changed catalogs), which the server refuses to read back. It asks
+ * xmin first (XidInMVCCSnapshot), so xmin is both. */
+#define PG_SQL_CUT                                                                                 \
+    "(SELECT CASE WHEN txid_snapshot_xmin(s) > txid_snapshot_xmax(s)"                              \
+    " THEN txid_snapshot_xmin(s) || ':' || txid_snapshot_xmin(s) || ':' ELSE s::text END"          \
+    " FROM txid_current_snapshot() s)"
 
 /* chunk.c, read.c, locate.c, load.c, stream*.c */
 int pg_stream_create(const struct db_options *o, const struct table_list *tables, bool retry,

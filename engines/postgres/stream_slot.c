@@ -336,8 +336,7 @@ static int read_origin(struct pg_db *control, const struct pg_slot_made *made, s
                        struct stream_origin *out, struct err *e)
 {
     int limit_ms = control->timeout_ms;
-    PGresult *res =
-        pg_query(pg_db_from(made->holder), "SELECT txid_current_snapshot()::text", 0, NULL, e);
+    PGresult *res = pg_query(pg_db_from(made->holder), "SELECT " PG_SQL_CUT, 0, NULL, e);
     uint64_t past;
 
     if (!res)

@@ -221,7 +221,7 @@ static void test_common_snapshot(void **state)
     t = test_table(control, &arena, "s", "shot");
     r.table = t;
     assert_int_equal(pg_read_begin(reader, &r, &arena, &cut, &e), -1);
-    assert_int_equal(e.class, ERR_CONFLICT);
+    assert_int_equal(e.class, ERR_DATA);
     assert_int_equal(read_range(t, &all, NULL), 0);
 }
 
