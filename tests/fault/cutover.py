@@ -3,7 +3,7 @@
 its lease, refused, timed out, and at last made. No acknowledged write may be missing on the side
 that lives, and never may both sides take writes.
 
-    cutover.py --binary FILE [--keep]
+    cutover.py --binary FILE [--keep] [--undisturbed]
 
 The writers keep receipts: a transfer between two accounts, with a numbered receipt in the same
 transaction. The prober asks both sides all the time, through the application's role.
@@ -300,13 +300,13 @@ class Cutover:
                 waited = f"; open again by itself after {self.source_opens(LEASE_MS + 500, point)} ms"
             self.say(f"killed at {point}, state {self.state()}{waited}")
 
-    def stopped_at(self, point):
+    def stopped_at(self, point, *args):
         """A coordinator that stands still there until it gets SIGCONT."""
         env = dict(self.lockstep.env, LOCKSTEP_TEST_STOP=point)
         log = (self.lockstep.folder / "hung.log").open("wb")
         hung = subprocess.Popen([self.lockstep.binary, "-c", str(self.lockstep.file), "cutover",
-                                 "--yes"], cwd=self.lockstep.folder, env=env, stdout=log,
-                                stderr=log, stdin=subprocess.DEVNULL)
+                                 "--yes", *args], cwd=self.lockstep.folder, env=env,
+                                stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         self.cleanup.add(hung.kill)
         stat = pathlib.Path(f"/proc/{hung.pid}/stat")
 
@@ -319,6 +319,21 @@ class Cutover:
 
     def hung_log(self):
         return (self.lockstep.folder / "hung.log").read_text()
+
+    def stalls(self):
+        """Apply stands still: neither marker may be taken for passed."""
+        for point in ("fenced:after", "closed:sealed"):
+            hung = self.stopped_at(point, "--max-pause", "1s")
+            self.lockstep.process.send_signal(signal.SIGSTOP)
+            try:
+                hung.send_signal(signal.SIGCONT)
+                self.must(f"cutover while apply stands still, from {point} on ({self.hung_log()})",
+                          hung.wait(40), 1)
+                self.must("state after it", self.state(), "prepared")
+                self.source_opens(1000, f"apply stands still, from {point} on")
+            finally:
+                self.lockstep.process.send_signal(signal.SIGCONT)
+            self.say(f"apply stands still from {point} on: undone")
 
     def crashes(self):
         """A server is lost in the middle of the pause: the rest is undone, the source open."""
@@ -420,11 +435,14 @@ class Cutover:
         self.say(f"{len(self.writers.acknowledged)} acknowledged transfers, all on the target; the "
                  f"sum holds; errors seen: {sorted(self.writers.codes)}; longest gap {gaps[-1]} ms")
 
-    def plain(self):
-        """One undisturbed cutover would hide behind the kills above: its pause is measured here."""
+    def undisturbed(self):
+        """The pause, by the writers' own clock, of a cutover that nobody disturbs."""
+        self.must("cutover", self.cutover()[0], 0)
+        self.judge()
         record = json.loads((self.lockstep.folder / "cutover-bank.json").read_text())
         self.say("steps: " + ", ".join(f"{s['state']} {s['took_ms']} ms"
-                                       for s in record["steps"]))
+                                       for s in record["steps"])
+                 + f"; writes held for {record['pause_ms']} ms")
 
     def finishes(self):
         self.lockstep.must("finish", "--yes")
@@ -442,16 +460,20 @@ class Cutover:
     def go(self):
         self.set_up()
         self.follow()
+        if self.args.undisturbed:
+            self.undisturbed()
+            self.finishes()
+            return
         self.refuses()
         self.killed(BEFORE_CLOSED[:2])
         self.times_out()
         self.killed(BEFORE_CLOSED[2:])
+        self.stalls()
         self.crashes()
         hung = self.hangs()
         self.wakes(hung)
         self.switches()
         self.judge()
-        self.plain()
         self.finishes()
 
 
@@ -459,6 +481,7 @@ def main(cleanup):
     parser = argparse.ArgumentParser()
     parser.add_argument("--binary", required=True)
     parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--undisturbed", action="store_true", help="one plain cutover, its pause")
     args = parser.parse_args()
     args.binary = os.path.abspath(args.binary)
     run = Cutover(args, cleanup)
