@@ -60,6 +60,7 @@ const struct engine engine_scripted = {
     .retention = scripted_retention,
     .apply_set = scripted_apply_set,
     .apply_row = scripted_apply_row,
+    .apply_rows = scripted_apply_rows,
     .truncate = scripted_truncate,
     .pin_source = scripted_pin_source,
     .pin_target = scripted_pin_target,

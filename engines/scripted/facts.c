@@ -61,11 +61,23 @@ static bool locked_by_other(const struct conn *c, const struct target_fact *f)
     return f->owner && f->owner != c->tx;
 }
 
+/* The body belongs to the server; whoever gets one fact to change it is given a copy. */
 static void show(const struct conn *c, const struct target_fact *f, struct fact *out)
 {
     out->key = NULL;
     out->version = is_mine(c, f) ? f->now_version : f->was_version;
-    out->body = json_deep_copy(is_mine(c, f) ? f->now : f->was);
+    out->body = json_incref(is_mine(c, f) ? f->now : f->was);
+}
+
+/* Of the receiver's own as far as receivers go: they change members, never members' members. */
+static void show_copy(const struct conn *c, const struct target_fact *f, struct fact *out)
+{
+    json_t *shared;
+
+    show(c, f, out);
+    shared = out->body;
+    out->body = json_copy(shared);
+    json_decref(shared);
 }
 
 int scripted_fact_get(struct db *db, const char *kind, const char *key, bool lock, struct fact *out,
@@ -87,7 +99,7 @@ int scripted_fact_get(struct db *db, const char *kind, const char *key, bool loc
     }
     if (lock && c->tx)
         f->owner = c->tx;
-    show(c, f, out);
+    show_copy(c, f, out);
     return 1;
 }
 
@@ -146,7 +158,7 @@ static int put(struct conn *c, struct target_fact *f, int64_t expect, const json
     if (expect != FACT_ANY && f->now_version != expect)
         return 0;
     tx = conn_tx(c, &alone);
-    change(c->w, tx, f, json_deep_copy(body), f->now_version + 1);
+    change(c->w, tx, f, json_copy((json_t *)(uintptr_t)body), f->now_version + 1);
     return conn_tx_end(c, tx, alone, 1, e);
 }
 

@@ -105,7 +105,7 @@ void world_drift(struct scripted_world *w)
 
     w->counts.calls++;
     w->source_ms += (int64_t)draw_below(w, 3);
-    w->target_ms += (int64_t)draw_below(w, 3);
+    w->target_ms += (int64_t)draw_below(w, draw_chance(w, 1, 300) ? 8000 : 3);
     while (steps--)
         source_step(w);
     if (w->norphans)

@@ -291,6 +291,17 @@ int scripted_apply_row(struct db *db, const struct change *change, uint64_t *aff
     return rc < 0 ? -1 : 0;
 }
 
+/* Each change is a call of its own to the world, so that trouble comes between them too. */
+int scripted_apply_rows(struct db *db, const struct change *const *changes, size_t n,
+                        uint64_t *affected, size_t *failed, struct err *e)
+{
+    for (*failed = 0; *failed < n; ++*failed) {
+        if (scripted_apply_row(db, changes[*failed], &affected[*failed], e) < 0)
+            return -1;
+    }
+    return 0;
+}
+
 static int empty(struct conn *c, struct target_table *t, struct err *e)
 {
     for (size_t i = 0; i < t->n; i++) {

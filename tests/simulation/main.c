@@ -12,6 +12,7 @@
 
 #include <getopt.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -121,6 +122,10 @@ int main(int argc, char **argv)
 
     if (parse(argc, argv, &o) < 0)
         return usage();
+    /* Arenas come and go all the time: their memory is not given back in between. */
+    mallopt(M_TRIM_THRESHOLD, 256 << 20);
+    mallopt(M_MMAP_THRESHOLD, 256 << 20);
+    mallopt(M_TOP_PAD, 4 << 20);
     log_set_level(o.settings.verbose ? LOG_DEBUG : LOG_ERROR + 1);
     for (seed = resume(&o); seed < o.seed + o.runs; seed++) {
         enum verdict v = sim_run(seed, &o.settings);

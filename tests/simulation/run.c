@@ -9,12 +9,16 @@
 #include <stdio.h>
 #include <string.h>
 
-/* After this many steps the trouble ends, wherever the migration is. */
-#define TROUBLE_STEPS 6000
+/* After this many steps the trouble ends, wherever the migration is; and after these many since the
+ * source has fallen silent. */
+#define TROUBLE_STEPS 5000
+#define TROUBLE_AFTER 400
 /* In calm, everything must be done within this many rounds of all processes. */
-#define CALM_ROUNDS 3000
+#define CALM_ROUNDS 1500
 /* Rounds in which nothing moved: whatever is missing now will stay so. */
-#define QUIET_ROUNDS 40
+#define QUIET_ROUNDS 12
+/* Time goes by quickly then, so that the claims of the dead end. */
+#define CALM_ROUND_MS 2000
 
 uint64_t sim_draw(struct sim *s)
 {
@@ -59,9 +63,9 @@ static void make_processes(struct sim *s, bool seconds)
 /* One process is favoured for a while, so that stages get far ahead of each other. */
 static void trouble(struct sim *s)
 {
-    int quiet = 0;
+    int after = 0;
 
-    for (int i = 0; i < TROUBLE_STEPS && quiet < 4 * PROCESSES; i++) {
+    for (int i = 0; i < TROUBLE_STEPS && after < TROUBLE_AFTER; i++) {
         struct process *p = &s->p[sim_draw(s) % (uint64_t)s->n];
         int times = sim_chance(s, 1, 30) ? 12 : 1;
 
@@ -69,8 +73,8 @@ static void trouble(struct sim *s)
             process_step(s, p);
         if (sim_chance(s, 1, 40))
             user_step(s);
-        sim_clock_pass((int64_t)(sim_draw(s) % 20));
-        quiet = p->idle && scripted_is_silent(s->world) ? quiet + 1 : 0;
+        sim_clock_pass((int64_t)(sim_draw(s) % (sim_chance(s, 1, 100) ? 8000 : 20)));
+        after += scripted_is_silent(s->world);
     }
 }
 
@@ -100,8 +104,8 @@ static int calm(struct sim *s)
     for (int round = 0; round < CALM_ROUNDS && quiet < QUIET_ROUNDS; round++) {
         for (int i = 0; i < s->n; i++)
             process_step(s, &s->p[i]);
-        sim_clock_pass(200);
-        scripted_pass(s->world, 100);
+        sim_clock_pass(CALM_ROUND_MS);
+        scripted_pass(s->world, CALM_ROUND_MS);
         quiet = user_step(s) && all_quiet(s) ? quiet + 1 : 0;
     }
     return quiet;
