@@ -306,9 +306,13 @@ int pg_load_begin(struct db *base, const struct table *t, enum block_format f, s
     buf_init(&sql, BUF_MAX_TEXT);
     buf_adds(&sql, "COPY ");
     pg_ident2(&sql, t->schema, t->name);
-    buf_adds(&sql, " (");
-    pg_add_columns(&sql, t, "");
-    buf_adds(&sql, ") FROM STDIN");
+    /* A table may have no column that is written; an empty list is no list. */
+    if (pg_has_columns(t)) {
+        buf_adds(&sql, " (");
+        pg_add_columns(&sql, t, "");
+        buf_addc(&sql, ')');
+    }
+    buf_adds(&sql, " FROM STDIN");
     res = pg_send(db, sql.data, NULL, e) == 0 ? pg_collect(db, e) : NULL;
     buf_release(&sql);
     started = res && PQresultStatus(res) == PGRES_COPY_IN;

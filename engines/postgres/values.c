@@ -274,3 +274,12 @@ void pg_add_columns(struct buf *b, const struct table *t, const char *prefix)
         pg_ident(b, t->columns[i].name);
     }
 }
+
+bool pg_has_columns(const struct table *t)
+{
+    for (size_t i = 0; i < t->ncolumns; i++) {
+        if (!t->columns[i].generated)
+            return true;
+    }
+    return false;
+}

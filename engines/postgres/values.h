@@ -37,5 +37,6 @@ int pg_copy_decode(struct arena *a, const struct table *t, char *line, size_t le
 
 /* The table's columns that are not generated, quoted, separated by ", ", each behind prefix. */
 void pg_add_columns(struct buf *b, const struct table *t, const char *prefix);
+bool pg_has_columns(const struct table *t);
 
 #endif
