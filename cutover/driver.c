@@ -26,6 +26,9 @@
 #define UNDO_MS 15000
 #define UNDO_STOP_MS 3000 /* when asked to stop */
 #define UNDO_PAUSE_MS 100
+#define FORWARD_MS 60000 /* how long a closed cutover is tried before the user is told */
+#define FORWARD_PAUSE_MS 200
+#define TAKE_TRIES 3
 #define TIMEOUT_MIN_MS 7000
 
 /* ---- small ---- */
@@ -58,10 +61,14 @@ static bool names_point(const char *wanted, const char *what, const char *where)
 
 void test_point(const char *what, const char *where)
 {
+    static bool stopped; /* once: a step that is tried again comes past here again */
+
     if (names_point(getenv("LOCKSTEP_TEST_KILL"), what, where))
         raise(SIGKILL);
-    if (names_point(getenv("LOCKSTEP_TEST_STOP"), what, where))
+    if (!stopped && names_point(getenv("LOCKSTEP_TEST_STOP"), what, where)) {
+        stopped = true;
         raise(SIGSTOP);
+    }
 }
 
 static int open_side(const struct cutover *c, const struct endpoint *end, struct db **out,
@@ -172,6 +179,17 @@ static int recover(struct cutover *c, struct err *e)
     return state_set(c, c->state < CUTOVER_PREPARED ? CUTOVER_NONE : CUTOVER_PREPARED, NULL, e);
 }
 
+/* What a coordinator sent before it was killed may still arrive: then the row has just moved. */
+static int take_row(struct cutover *c, struct err *e)
+{
+    for (int tries = 0; state_take(c, e) < 0; tries++) {
+        if (e->class != ERR_FENCED || tries == TAKE_TRIES || state_load(c, e) < 0)
+            return -1;
+        err_clear(e);
+    }
+    return 0;
+}
+
 static int begin(struct cutover *c, struct err *e)
 {
     struct err closing_error = {0};
@@ -196,7 +214,7 @@ static int begin(struct cutover *c, struct err *e)
             checks_demand(c, cutover_rows[0].guard, e) < 0)
             return -1;
     }
-    if (state_take(c, e) < 0 || recover(c, e) < 0)
+    if (take_row(c, e) < 0 || recover(c, e) < 0)
         return -1;
     return renewer_start(c, e);
 }
@@ -296,6 +314,36 @@ static int after_undo(struct cutover *c, int64_t held, const struct err *undo, s
     return hint[0] ? -1 : err_hint(e, "lockstep cutover again");
 }
 
+/* Both sides are shut: as long as there is hope, the road is tried again from where the row says.
+ * 0: try, -1: give up. */
+static int forward_again(struct cutover *c, struct err *e)
+{
+    struct err again = {0};
+
+    if (e->class != ERR_RETRY && e->class != ERR_UNKNOWN)
+        return -1;
+    if (c->failed_ms == 0)
+        c->failed_ms = mono_ms();
+    while (mono_ms() - c->failed_ms < FORWARD_MS && !stop_requested()) {
+        json_t *notes = json_deep_copy(c->body);
+        bool loaded;
+
+        disconnect_sides(c);
+        nap_ms(FORWARD_PAUSE_MS);
+        loaded =
+            open_side(c, &c->road.opening, &c->opening, &again) == 0 && state_load(c, &again) == 0;
+        json_object_update_missing(c->body, notes);
+        json_decref(notes);
+        if (!loaded)
+            continue;
+        if (strcmp(fact_text(c->body, "token") ? fact_text(c->body, "token") : "", c->token) != 0)
+            return err_set(e, ERR_FENCED, "another coordinator took the cutover over");
+        c->row = NULL;
+        return 0;
+    }
+    return -1;
+}
+
 /* The step at hand failed with *e. 0: the road goes forward after all; -1. */
 static int fail(struct cutover *c, struct err *e)
 {
@@ -304,6 +352,8 @@ static int fail(struct cutover *c, struct err *e)
     int64_t held;
 
     if (c->state >= CUTOVER_CLOSED) {
+        if (forward_again(c, e) == 0)
+            return 0;
         if (e->hint[0] == '\0')
             err_hint(e, "lockstep cutover again: it goes on from %s", cutover_state_name(c->state));
         return err_wrap(e, "cutover %s, on its way to %s", cutover_state_name(c->state),

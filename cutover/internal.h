@@ -68,6 +68,7 @@ struct cutover {
     /* the pause */
     bool flipped;
     int64_t flipped_ms;
+    int64_t failed_ms;  /* mono_ms of the first failure behind `closed`; 0: none */
     bool closing_tried; /* `closed` may have been written */
     struct renewer renewer;
 };

@@ -335,6 +335,15 @@ class Cutover:
                 self.lockstep.process.send_signal(signal.SIGCONT)
             self.say(f"apply stands still from {point} on: undone")
 
+    def asked_to_stop(self):
+        hung = self.stopped_at("drained:after")
+        hung.send_signal(signal.SIGTERM)
+        hung.send_signal(signal.SIGCONT)
+        self.must(f"cutover that was asked to stop ({self.hung_log()})", hung.wait(15), 75)
+        self.must("state after it", self.state(), "prepared")
+        self.source_opens(500, "asked to stop")
+        self.say("asked to stop in the pause: undone")
+
     def crashes(self):
         """A server is lost in the middle of the pause: the rest is undone, the source open."""
         for point, server in (("drained:after", self.source), ("closed:sealed", self.target),
@@ -392,8 +401,12 @@ class Cutover:
             self.must(f"killed at {point}", code, -signal.SIGKILL)
             self.must("state", self.state(), "closed")
             self.say(f"killed at {point}")
-        code, out, err = self.cutover()
-        self.must(f"the last cutover ({err})", code, 0)
+        # With both sides shut a coordinator does not give up at the first lost connection.
+        hung = self.stopped_at("switched:opened")
+        self.target.crash_restart()
+        hung.send_signal(signal.SIGCONT)
+        self.must(f"the last cutover ({self.hung_log()})", hung.wait(60), 0)
+        self.say("the target crashes at switched:opened: it goes on")
         self.must("state", self.state(), "switched")
         code, again, err = self.cutover()
         self.must("cutover said again", code, 0)
@@ -469,6 +482,7 @@ class Cutover:
         self.times_out()
         self.killed(BEFORE_CLOSED[2:])
         self.stalls()
+        self.asked_to_stop()
         self.crashes()
         hung = self.hangs()
         self.wakes(hung)
