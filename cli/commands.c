@@ -35,7 +35,7 @@ const struct command commands[] = {
      cutover_options, 0, 0, false, command_cutover},
     {"finish", "", "remove everything that lockstep put on both servers", finish_options, 0, 0,
      false, command_finish},
-    {"docs", "config", "print a page that is generated from the tables", no_options, 1, 1, true,
-     command_docs},
+    {"docs", "config | cutover", "print a page that is generated from the tables", no_options, 1, 1,
+     true, command_docs},
 };
 const size_t command_count = sizeof(commands) / sizeof(commands[0]);

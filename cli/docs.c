@@ -1,4 +1,5 @@
 #include "cli/cli.h"
+#include "cutover/cutover.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -11,8 +12,17 @@ static void print_line(const char *line, void *ctx)
 
 int command_docs(struct cli *c, struct err *e)
 {
-    if (strcmp(c->operands[0], "config") != 0)
-        return err_set(e, ERR_CONFIG, "there is no page %s; expected config", c->operands[0]);
-    config_print_reference(print_line, NULL);
-    return EXIT_DONE;
+    static const struct {
+        const char *name;
+        void (*print)(void (*emit)(const char *line, void *ctx), void *ctx);
+    } pages[] = {{"config", config_print_reference}, {"cutover", cutover_print_page}};
+
+    for (size_t i = 0; i < sizeof(pages) / sizeof(pages[0]); i++) {
+        if (strcmp(c->operands[0], pages[i].name) == 0) {
+            pages[i].print(print_line, NULL);
+            return EXIT_DONE;
+        }
+    }
+    return err_set(e, ERR_CONFIG, "there is no page %s; expected config or cutover",
+                   c->operands[0]);
 }

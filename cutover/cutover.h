@@ -111,4 +111,7 @@ int cutover_run(const struct cutover_request *r, json_t **record, struct err *e)
  * Changes nothing. *ready: cutover_run would begin. */
 int cutover_explain(const struct cutover_request *r, bool *ready, struct err *e);
 
+/* The page of the docs that is generated from the rows (docs/cutover.md), line by line. */
+void cutover_print_page(void (*emit)(const char *line, void *ctx), void *ctx);
+
 #endif

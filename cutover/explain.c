@@ -66,3 +66,74 @@ out:
     cutover_close(c);
     return rc;
 }
+
+/* ---- the page ---- */
+
+static const char *const page_head[] = {
+    "# The switch",
+    "",
+    "This page is generated from the table of states: `lockstep docs cutover`. `lockstep cutover "
+    "--dry-run` prints the same rows with how their guards stand now.",
+    "",
+    "The side that closes is the source, the side that opens is the target. Before `closed` any "
+    "failure, timeout (`--max-pause`), or new coordinator undoes in reverse order: the source is "
+    "open again, the target stays sealed, the state is `prepared`. From `closed` on the road goes "
+    "only forward. `lockstep cutover` said again goes on, or takes back first, whatever happened "
+    "to "
+    "the one before; said once more at the end it is a no-op with the same answer.",
+    "",
+    "What applications see: from `fenced` on the source refuses writes with 40001 (retry in 100 "
+    "ms); from the seal on with 25006 (reconnect to the new server). Transactions that have "
+    "written "
+    "may still commit for 100 ms, then their sessions are ended. Nothing that was acknowledged is "
+    "lost.",
+    "",
+    "If every coordinator dies before the seal, the source opens by itself when the lease "
+    "(`cutover.lease`) ends. If it dies behind the seal, neither side takes writes until the next "
+    "`lockstep cutover`: safe, and not live.",
+    "",
+    "```",
+};
+static const char *const page_tail[] = {
+    "",
+    "## The hook",
+    "",
+    "`cutover.on_switch` is run by `/bin/sh` in the folder of the configuration, when the target "
+    "takes writes already and the source never will again; it may take 60 s. It may be run again "
+    "(after a kill, or if it failed), so it must be idempotent. In its environment: "
+    "`LOCKSTEP_MIGRATION`, `LOCKSTEP_DIRECTION` (forward), `LOCKSTEP_SOURCE` and `LOCKSTEP_TARGET` "
+    "(without passwords), `LOCKSTEP_POSITION`, `LOCKSTEP_EPOCH`, `LOCKSTEP_PAUSE_MS`. If it fails, "
+    "the cutover exits 1, but is made: move the traffic by hand, or say `lockstep cutover` again.",
+    "",
+    "## The record",
+    "",
+    "`cutover-<migration>.json` beside the configuration: position, sequence values, whom the "
+    "fence "
+    "waited for, the duration of each step and of the pause; after a failure why it was undone.",
+};
+
+void cutover_print_page(void (*emit)(const char *line, void *ctx), void *ctx)
+{
+    char line[1000] = "  none";
+
+    for (size_t i = 0; i < sizeof(page_head) / sizeof(page_head[0]); i++)
+        emit(page_head[i], ctx);
+    for (size_t i = 0; i < cutover_row_count; i++)
+        snprintf(line + strlen(line), sizeof(line) - strlen(line), " -> %s",
+                 cutover_state_name(cutover_rows[i].to));
+    emit(line, ctx);
+    emit("            ^__ undo, before closed __|", ctx);
+    emit("```", ctx);
+    emit("", ctx);
+    emit("| to | does | undone by | why |", ctx);
+    emit("|---|---|---|---|", ctx);
+    for (size_t i = 0; i < cutover_row_count; i++) {
+        const struct cutover_row *row = &cutover_rows[i];
+
+        snprintf(line, sizeof(line), "| `%s` | %s | %s | %s |", cutover_state_name(row->to),
+                 row->does, row->undoes ? row->undoes : "-", row->why);
+        emit(line, ctx);
+    }
+    for (size_t i = 0; i < sizeof(page_tail) / sizeof(page_tail[0]); i++)
+        emit(page_tail[i], ctx);
+}

@@ -412,6 +412,11 @@ class Cutover:
         self.must("cutover said again", code, 0)
         if "switched" not in again:
             raise Failure(f"the second answer is another: {again}")
+        code, out, err = self.cutover("--json")
+        answer = json.loads(out)
+        self.must("the state in the JSON", answer.get("state"), "switched")
+        self.must("the exit in the JSON", answer.get("exit"), 0)
+        self.must("status", self.lockstep.phase(), "switched")
 
     def judge(self):
         mark = len(self.writers.acknowledged)
