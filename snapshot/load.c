@@ -171,6 +171,11 @@ int load_recopies(struct conductor *c, const struct table_list *tables, struct e
     struct lane_list lanes;
     int status = lanes_load(c->target, &a, &lanes, e);
 
+    /* The load is done, though its last commit's answer may have been lost and the holder be there
+     * still: under the common cut a table would come back older than what was applied to it. */
+    if (c->holder)
+        c->holder->engine->close(c->holder);
+    c->holder = NULL;
     for (size_t i = 0; status == 0 && i < lanes.n; i++) {
         const struct table *t = table_list_find(tables, lanes.v[i].label);
         struct table_fact line;
