@@ -124,6 +124,17 @@ static bool lanes_settled(struct house *h, const struct lane_list *lanes)
     return lanes->n > 0;
 }
 
+/* An idle source says nothing by itself for half a minute: the marker makes the stream pass. */
+static bool mark_source(struct house *h)
+{
+    struct err e = {0};
+
+    if (h->source->engine->mark(h->source, "caught-up", &e) == 0)
+        return true;
+    source_failed(h, &e);
+    return false;
+}
+
 static int look_caught_up(struct house *h, struct db *target, const struct checkpoint *c,
                           const struct lane_list *lanes, struct err *e)
 {
@@ -132,7 +143,7 @@ static int look_caught_up(struct house *h, struct db *target, const struct check
     if (h->reached || !lanes_settled(h, lanes) || c->version == FACT_ABSENT)
         return 0;
     if (!h->marked) {
-        h->marked = source_position(h, &h->until);
+        h->marked = source_position(h, &h->until) && mark_source(h);
         return 0;
     }
     if (load_phase_get(target, &load, e) < 0)

@@ -294,8 +294,14 @@ static int phase_loaded(struct conductor *c, struct arena *a, struct err *e)
     if (load_progress(c, &tables, a, &loaded, &nloaded, &past, e) < 0)
         return -1;
     found = checkpoint_load(c->target, "forward", &checkpoint, e);
-    if (found <= 0 || position_cmp(checkpoint.next, past) < 0)
+    if (found <= 0 || position_cmp(checkpoint.next, past) < 0) {
+        /* An idle source says nothing by itself for half a minute: a marker makes the stream pass.
+         */
+        if (found > 0 && !c->marked && c->source->engine->mark(c->source, "overlap", e) < 0)
+            return -1;
+        c->marked = found > 0;
         return found < 0 ? -1 : 0;
+    }
     return set_phase(c, LOAD_OVERLAP, e) < 0 ? -1 : 1;
 }
 

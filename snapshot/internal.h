@@ -12,6 +12,7 @@ struct conductor {
     struct db *source;
     struct db *schema; /* DB_SCHEMA, while a step runs */
     struct db *holder; /* of the common snapshot; NULL: gone, or not needed any more */
+    bool marked;       /* the stream has been told to pass the highest cut */
     bool settled;      /* leftovers of dead processes have been looked for */
 };
 
