@@ -25,6 +25,7 @@
 #include "schemas/avro/codec.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -60,6 +61,7 @@ struct capture {
     int64_t last_heartbeat_ms;
     int64_t last_full_check_ms;
     bool paused;
+    char changed_table[520]; /* said last; the stream says it in every transaction */
 
     pthread_mutex_t lock; /* of durable */
     struct position durable;
@@ -343,8 +345,10 @@ static int on_table(struct capture *c, const struct event *ev, struct err *e)
 
     if (table_list_find(&c->shapes, table_label(ev->table)))
         r.table_label = table_label(ev->table);
-    log_event(LOG_WARN, "capture", "table-changed", "table=%s reason=%s", r.table_label,
-              ev->reason);
+    if (strcmp(c->changed_table, r.table_label) != 0)
+        log_event(LOG_WARN, "capture", "table-changed", "table=%s reason=%s", r.table_label,
+                  ev->reason);
+    snprintf(c->changed_table, sizeof(c->changed_table), "%s", r.table_label);
     return append(c, &r, e);
 }
 

@@ -17,6 +17,9 @@ void relations_init(struct relations *rs, struct arena *a, const struct table_li
     rs->n = tables->n;
     rs->v = arena_zalloc(a, (tables->n + 1) * sizeof(*rs->v));
     rs->last = NULL;
+    rs->life = a;
+    rs->outsiders = NULL;
+    rs->noutsiders = 0;
     for (size_t i = 0; i < tables->n; i++) {
         struct relation *rel = &rs->v[i];
         size_t n = tables->v[i]->ncolumns + 1;
@@ -57,6 +60,61 @@ bool relations_has_root(const struct relations *rs, const char *root)
             return true;
     }
     return false;
+}
+
+/* ---- what is left out ---- */
+
+static struct outsider *outsider_find(const struct relations *rs, uint32_t id)
+{
+    for (size_t i = 0; i < rs->noutsiders; i++) {
+        if (rs->outsiders[i].id == id)
+            return &rs->outsiders[i];
+    }
+    return NULL;
+}
+
+void relations_leave_out(struct relations *rs, uint32_t id, const struct table *table,
+                         const char *reason)
+{
+    struct outsider *o = outsider_find(rs, id);
+
+    if (!o && (rs->noutsiders & (rs->noutsiders - 1)) == 0) {
+        struct outsider *old = rs->outsiders;
+        size_t cap = rs->noutsiders ? rs->noutsiders * 2 : 1;
+
+        rs->outsiders = arena_zalloc(rs->life, cap * sizeof(*rs->outsiders));
+        if (rs->noutsiders)
+            memcpy(rs->outsiders, old, rs->noutsiders * sizeof(*old));
+    }
+    if (!o)
+        o = &rs->outsiders[rs->noutsiders++];
+    if (!o->reason || strcmp(o->reason, reason) != 0)
+        o->reason = arena_strdup(rs->life, reason);
+    o->id = id;
+    o->table = table;
+}
+
+bool relations_left_out(const struct relations *rs, uint32_t id)
+{
+    return outsider_find(rs, id) != NULL;
+}
+
+void relations_let_in(struct relations *rs, uint32_t id)
+{
+    struct outsider *o = outsider_find(rs, id);
+
+    if (o)
+        *o = rs->outsiders[--rs->noutsiders];
+}
+
+const struct outsider *relations_tell(struct relations *rs, uint32_t id, uint64_t commit)
+{
+    struct outsider *o = outsider_find(rs, id);
+
+    if (!o || o->told == commit)
+        return NULL;
+    o->told = commit;
+    return o;
 }
 
 /* ---- RELATION against the plan ---- */
@@ -183,11 +241,9 @@ int relations_take(struct relations *rs, const struct pgo_relation *r,
     *out = rel;
     if (!rel) {
         *out = find_named(rs, r);
-        if (!*out || (*out)->unfit)
+        if (!*out)
             return 0;
         *reason = "a new table has taken its name";
-    } else if (rel->unfit) {
-        return 0;
     } else {
         *reason = compare_names(rel->table, r, place, scratch);
         if (!*reason && compare_types(rel, r, place, asker, scratch, reason, e) < 0)
@@ -197,6 +253,7 @@ int relations_take(struct relations *rs, const struct pgo_relation *r,
         (*out)->unfit = true;
         return 1;
     }
+    rel->unfit = false;
     keep(rel, r, place);
     return 0;
 }

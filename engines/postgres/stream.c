@@ -260,6 +260,12 @@ int pg_stream_ack(struct stream *s, struct position p, bool now, struct err *e)
 {
     if (p.major > s->durable)
         s->durable = p.major;
+    /* Whoever says so at once may be about to read no more for a while: a large row's permit must
+     * not wait with it, for apply may need it to make room. A TRUNCATE under way is in `change`. */
+    if (now && !s->truncate.n) {
+        drop_message(s);
+        arena_reset(&s->change);
+    }
     /* A failed renewal left no connection; the next stream_next makes one, with this position. */
     if (!s->log || (!now && !s->status_due && mono_ms() - s->status_at < STATUS_MS))
         return 0;
@@ -306,6 +312,19 @@ static int ask_types(void *arg, const struct pgo_relation *r, struct arena *a, c
     return rc;
 }
 
+/* Says, once a transaction, that changes of a relation are left out. 1: *out is the event; 0. */
+static int tell(struct stream *s, uint32_t id, struct event *out)
+{
+    const struct outsider *o = relations_tell(&s->relations, id, s->txn.commit.major);
+
+    if (!o)
+        return 0;
+    out->kind = EVENT_TABLE;
+    out->table = o->table;
+    out->reason = o->reason;
+    return 1;
+}
+
 /* A relation that is not in the plan: a partition made since, of a planned root, whose rows have
  * nowhere to go. Others do not concern us. */
 static int on_unplanned(struct stream *s, const struct pgo_relation *r, struct event *out,
@@ -316,6 +335,8 @@ static int on_unplanned(struct stream *s, const struct pgo_relation *r, struct e
     struct table *t;
     PGresult *res;
 
+    if (relations_left_out(&s->relations, r->id))
+        return tell(s, r->id, out);
     snprintf(id, sizeof(id), "%u", r->id);
     if (open_sql(s, e) < 0)
         return -1;
@@ -331,29 +352,33 @@ static int on_unplanned(struct stream *s, const struct pgo_relation *r, struct e
         t->schema = arena_strdup(&s->life, r->schema);
         t->name = arena_strdup(&s->life, r->name);
         t->root = arena_strdup(&s->life, PQgetvalue(res, 0, 0));
-        out->kind = EVENT_TABLE;
-        out->table = t;
-        out->reason = arena_printf(&s->change, "it has a partition %s.%s that was not planned",
-                                   r->schema, r->name);
+        relations_leave_out(&s->relations, r->id, t,
+                            arena_printf(&s->change,
+                                         "it has a partition %s.%s that was not planned", r->schema,
+                                         r->name));
     }
     PQclear(res);
-    return out->kind == EVENT_TABLE;
+    return tell(s, r->id, out);
 }
 
 static int on_relation(struct stream *s, const struct pgo_relation *r, struct event *out,
                        struct err *e)
 {
     struct relation_asker asker = {.types = ask_types, .arg = s};
+    const char *reason;
     struct relation *rel;
-    int rc = relations_take(&s->relations, r, &asker, &s->change, &rel, &out->reason, e);
+    int rc = relations_take(&s->relations, r, &asker, &s->change, &rel, &reason, e);
 
-    if (rc == 0 && !relations_find(&s->relations, r->id))
+    if (rc < 0)
+        return -1;
+    if (rc > 0) {
+        relations_leave_out(&s->relations, r->id, rel->table, reason);
+        return tell(s, r->id, out);
+    }
+    if (!relations_find(&s->relations, r->id))
         return on_unplanned(s, r, out, e);
-    if (rc <= 0)
-        return rc;
-    out->kind = EVENT_TABLE;
-    out->table = rel->table;
-    return 1;
+    relations_let_in(&s->relations, r->id);
+    return 0;
 }
 
 static int on_begin(struct stream *s, const struct pgo_begin *m, struct event *out, struct err *e)
@@ -396,7 +421,7 @@ static int on_change(struct stream *s, const struct pgo_message *m, struct event
     if (!s->in_txn)
         return err_set(e, ERR_FATAL, "the log has a change outside of a transaction");
     if (!rel || rel->unfit)
-        return 0;
+        return tell(s, m->change.relation, out);
     if (!rel->checked)
         return err_set(e, ERR_FATAL, "%s: the log has a change before its shape",
                        table_label(rel->table));
@@ -416,6 +441,8 @@ static int next_truncate(struct stream *s, struct event *out)
         const struct relation *rel = relations_find(&s->relations, id);
         uint64_t ordinal = s->ordinal++;
 
+        if ((!rel || rel->unfit) && tell(s, id, out))
+            return 1;
         if (!rel || rel->unfit)
             continue;
         out->kind = EVENT_CHANGE;
