@@ -213,6 +213,9 @@ static void on_table(struct cursor *c, const struct record *r, uint64_t number)
 {
     if (!c->in_txn)
         c->frontier.record = number + 1;
+    /* Sent again: what it asked for was done, and the table may follow again since. */
+    if (c->in_txn && c->skipping)
+        return;
     snprintf(c->changed_table, sizeof(c->changed_table), "%s", r->table_label);
     snprintf(c->changed_reason, sizeof(c->changed_reason), "%s",
              r->reason ? r->reason : "its shape changed");
@@ -258,6 +261,10 @@ bool cursor_is_full(const struct cursor *c)
     size_t held = c->bytes > c->arena.used ? c->bytes : c->arena.used;
 
     if (c->discard || c->stopped || c->changed_table[0] || held >= c->m->batch_bytes)
+        return true;
+    /* Whoever holds the permit must not wait for the journal: capture may need it for the next
+     * record. */
+    if (c->large)
         return true;
     /* A streamed transaction that has ended is committed before another begins: should that one
      * turn out unfinished, what it wrote goes by a rollback, which must not take this one along. */
