@@ -71,8 +71,6 @@ int scripted_apply_set(struct db *db, const struct change_set *s, uint64_t *affe
 int scripted_apply_row(struct db *db, const struct change *c, uint64_t *affected, struct err *e);
 int scripted_apply_rows(struct db *db, const struct change *const *changes, size_t n,
                         uint64_t *affected, size_t *failed, struct err *e);
-int scripted_apply_rows(struct db *db, const struct change *const *changes, size_t n,
-                        uint64_t *affected, size_t *failed, struct err *e);
 int scripted_truncate(struct db *db, const struct table *const *tables, size_t n, bool restart,
                       struct err *e);
 

@@ -302,19 +302,6 @@ int scripted_apply_rows(struct db *db, const struct change *const *changes, size
     return 0;
 }
 
-int scripted_apply_rows(struct db *db, const struct change *const *changes, size_t n,
-                        uint64_t *affected, size_t *failed, struct err *e)
-{
-    for (size_t i = 0; i < n; i++) {
-        if (scripted_apply_row(db, changes[i], &affected[i], e) < 0) {
-            *failed = i;
-            return -1;
-        }
-    }
-    *failed = n;
-    return 0;
-}
-
 static int empty(struct conn *c, struct target_table *t, struct err *e)
 {
     for (size_t i = 0; i < t->n; i++) {
