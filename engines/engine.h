@@ -365,6 +365,13 @@ struct engine {
     /* One change as it was: by the old key, to the columns that the log carries. A table without a
      * key: exactly one of the equal rows. *affected: rows met (1 is right). */
     int (*apply_row)(struct db *db, const struct change *c, uint64_t *affected, struct err *e);
+    /* As apply_row for each of n changes, in their order, without waiting for one before the next
+     * is sent: a change that meets no row does not stop those behind it. affected has n places. On
+     * an error *failed is the index of the change that was refused (or not answered), those before
+     * it have their affected, those behind it are as if never sent; n: none of them is to blame.
+     * Rows over LARGE_ROW go one by one. */
+    int (*apply_rows)(struct db *db, const struct change *const *changes, size_t n,
+                      uint64_t *affected, size_t *failed, struct err *e);
     int (*truncate)(struct db *db, const struct table *const *tables, size_t n, bool restart,
                     struct err *e);
 
