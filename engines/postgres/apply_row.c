@@ -360,24 +360,3 @@ int pg_apply_row(struct db *base, const struct change *c, uint64_t *affected, st
     }
     return rc < 0 ? err_wrap(e, "%s of %s", change_op_name(c->op), table_label(c->table)) : 0;
 }
-
-int pg_truncate(struct db *base, const struct table *const *tables, size_t n, bool restart,
-                struct err *e)
-{
-    struct buf sql;
-    int rc;
-
-    invariant(n > 0);
-    buf_init(&sql, BUF_MAX_TEXT);
-    for (size_t i = 0; i < n; i++) {
-        buf_adds(&sql, i ? ", ONLY " : "TRUNCATE ONLY ");
-        pg_ident2(&sql, tables[i]->schema, tables[i]->name);
-    }
-    if (restart)
-        buf_adds(&sql, " RESTART IDENTITY");
-    rc = buf_check(&sql, "a TRUNCATE", e);
-    if (rc == 0)
-        rc = pg_exec(pg_db_from(base), sql.data, e);
-    buf_release(&sql);
-    return rc < 0 ? err_wrap(e, "truncating %s", table_label(tables[0])) : 0;
-}
