@@ -16,6 +16,8 @@
 #define MESSAGE_VALUE_MAX 60
 /* A table that went row by row goes so for some portions more: what made it, often comes again. */
 #define ROW_PORTIONS 16
+/* Changes that the engine is given in one call; a request to stop is looked at between them. */
+#define ROWS_AT_ONCE ((size_t)1024)
 
 /* ---- messages ---- */
 
@@ -56,6 +58,12 @@ static int expect(uint64_t affected, uint64_t wanted, struct err *e)
 
 /* ---- one by one ---- */
 
+/* Has the target said no? Then the source's own road may help. */
+static bool disagrees(const struct err *e)
+{
+    return e->class == ERR_CONFLICT || e->class == ERR_DATA || e->class == ERR_FATAL;
+}
+
 /* A TRUNCATE's tables travel as consecutive changes: all of them in one statement. Returns how many
  * acts it took, or 0 with an error. */
 static size_t do_truncate(struct apply *a, const struct act *acts, size_t n, struct err *e)
@@ -69,35 +77,58 @@ static size_t do_truncate(struct apply *a, const struct act *acts, size_t n, str
         tables[k] = acts[k].change.table;
         k++;
     }
-    if (a->db->engine->truncate(a->db, tables, k, acts[0].change.restart_identity, e) < 0)
+    a->culprit = acts[0].item->track;
+    if (a->db->engine->truncate(a->db, tables, k, acts[0].change.restart_identity, e) < 0) {
+        wrap_act(a, &acts[0], e);
         return 0;
+    }
     return k;
 }
 
-/* Does acts[0] (and what belongs to it); returns how many it took, 0 on error. */
-static size_t do_one(struct apply *a, const struct act *acts, size_t n, struct err *e)
+/* The first act, in order, that met another number of rows than one; n: none did. */
+static size_t first_missed(const uint64_t *affected, size_t n)
 {
-    uint64_t affected = 0;
-    size_t took = 1;
+    for (size_t i = 0; i < n; i++) {
+        if (affected[i] != 1)
+            return i;
+    }
+    return n;
+}
 
-    a->culprit = acts[0].item->track;
-    if (acts[0].change.op == OP_TRUNCATE)
-        took = do_truncate(a, acts, n, e);
-    else if (a->db->engine->apply_row(a->db, &acts[0].change, &affected, e) < 0 ||
-             expect(affected, 1, e) < 0)
-        took = 0;
-    if (!took)
-        wrap_act(a, &acts[0], e);
-    return took;
+/* Up to ROWS_AT_ONCE acts without a TRUNCATE. What the first divergence made of the later ones does
+ * not matter: they are taken back with it. */
+static int do_rows(struct apply *a, const struct act *acts, size_t n, struct err *e)
+{
+    const struct change *changes[ROWS_AT_ONCE];
+    uint64_t affected[ROWS_AT_ONCE];
+    size_t answered = n;
+    size_t missed;
+    int rc;
+
+    for (size_t i = 0; i < n; i++)
+        changes[i] = &acts[i].change;
+    rc = a->db->engine->apply_rows(a->db, changes, n, affected, &answered, e);
+    if (rc == 0)
+        answered = n;
+    missed = first_missed(affected, answered);
+    /* A connection that broke tells nothing about the table, whatever was met before. */
+    if (missed < answered && (rc == 0 || disagrees(e)))
+        rc = expect(affected[missed], 1, e);
+    else
+        missed = answered;
+    if (rc < 0 && missed < n) {
+        a->culprit = acts[missed].item->track;
+        wrap_act(a, &acts[missed], e);
+    }
+    return rc;
 }
 
 static int run_rows(struct apply *a, const struct act *acts, size_t n, struct err *e)
 {
-    size_t took;
+    for (size_t i = 0; i < n; i += ROWS_AT_ONCE) {
+        size_t k = n - i < ROWS_AT_ONCE ? n - i : ROWS_AT_ONCE;
 
-    for (size_t i = 0; i < n; i += took) {
-        took = do_one(a, &acts[i], n - i, e);
-        if (!took || stop_check(e) < 0)
+        if (do_rows(a, &acts[i], k, e) < 0 || stop_check(e) < 0)
             return -1;
     }
     return 0;
@@ -143,34 +174,30 @@ static int write_sets(struct apply *a, struct collapse *c, struct err *e)
     return 0;
 }
 
+static bool fits_a_set(const struct change *c)
+{
+    return collapse_takes(c) && change_bytes(c) <= LARGE_ROW;
+}
+
 static int run_sets(struct apply *a, const struct act *acts, size_t n, struct err *e)
 {
     struct collapse *c = collapse_new(&a->scratch);
     size_t took;
 
     for (size_t i = 0; i < n; i += took) {
-        const struct change *change = &acts[i].change;
-
         took = 1;
-        if (collapse_takes(change) && change_bytes(change) <= LARGE_ROW) {
-            if (!collapse_add(c, change))
+        if (fits_a_set(&acts[i].change)) {
+            if (!collapse_add(c, &acts[i].change))
                 return err_set(e, ERR_CONFLICT, "changes of one key do not follow each other");
             continue;
         }
-        if (write_sets(a, c, e) < 0)
-            return -1;
-        took = do_one(a, &acts[i], n - i, e);
-        if (!took)
+        while (i + took < n && !fits_a_set(&acts[i + took].change))
+            took++;
+        if (write_sets(a, c, e) < 0 || run_rows(a, &acts[i], took, e) < 0)
             return -1;
         c = collapse_new(&a->scratch);
     }
     return write_sets(a, c, e);
-}
-
-/* Would the source's own road help? */
-static bool disagrees(const struct err *e)
-{
-    return e->class == ERR_CONFLICT || e->class == ERR_DATA || e->class == ERR_FATAL;
 }
 
 /* One table's acts. */
@@ -230,7 +257,7 @@ static int run_acts(struct apply *a, const struct act *acts, size_t n, struct er
         }
         if (run_tables(a, &acts[from], i - from, e) < 0)
             return -1;
-        took = do_one(a, &acts[i], n - i, e);
+        took = do_truncate(a, &acts[i], n - i, e);
         if (!took)
             return -1;
         i += took;

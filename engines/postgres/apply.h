@@ -1,4 +1,5 @@
-/* Shared by apply_set.c and apply_row.c: statements that are prepared once a connection. */
+/* Shared by apply_set.c, apply_row.c and apply_rows.c: statements that are prepared once a
+ * connection, and the statement that a change becomes. */
 #ifndef LOCKSTEP_ENGINES_POSTGRES_APPLY_H
 #define LOCKSTEP_ENGINES_POSTGRES_APPLY_H
 
@@ -27,7 +28,35 @@ struct pg_apply *pg_apply_state(struct pg_db *db);
 /* Runs `sql` with the parameters; keep: prepares it and keeps that. NULL: error. */
 PGresult *pg_apply_exec(struct pg_db *db, const char *sql, const struct pg_params *p, bool keep,
                         struct err *e);
+/* Its parts, for statements that are sent before the last one is answered. Is it prepared? */
+bool pg_apply_is_prepared(struct pg_db *db, const char *sql);
+int pg_apply_prepare(struct pg_db *db, const char *sql, struct err *e);
+/* Hands it to libpq without flushing; keep: it is prepared. */
+int pg_apply_send(struct pg_db *db, const char *sql, const struct pg_params *p, bool keep,
+                  struct err *e);
 /* Rows that the statement met: of its tag, or the count that a SELECT gave. */
 uint64_t pg_apply_count(const PGresult *res);
+
+/* ---- apply_row.c: a change as a statement ---- */
+
+/* Filled anew by each pg_statement_of(); borrows the values of the change. */
+struct pg_statement {
+    struct arena a;
+    struct buf sql;
+    int n;
+    const char **values;
+    int *lengths;
+    int *formats;
+    size_t bytes; /* of the values */
+    bool keep;    /* worth preparing */
+};
+void pg_statement_init(struct pg_statement *st);
+void pg_statement_release(struct pg_statement *st);
+/* False: no single statement is the change; pg_apply_row() knows how. */
+bool pg_statement_of(struct pg_statement *st, const struct change *c);
+struct pg_params pg_statement_params(const struct pg_statement *st);
+/* SET CONSTRAINTS ALL DEFERRED, once a transaction: a legal history may pass through rows that only
+ * its end makes legal. */
+int pg_apply_defer(struct pg_db *db, struct err *e);
 
 #endif

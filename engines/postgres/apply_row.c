@@ -16,18 +16,7 @@
 
 #define PARAMS_MAX 3400 /* 2 * 1600 columns and some */
 
-struct statement {
-    struct arena a;
-    struct buf sql;
-    int n;
-    const char **values;
-    int *lengths;
-    int *formats;
-    size_t bytes;
-    bool keep; /* worth preparing */
-};
-
-static void statement_init(struct statement *st)
+void pg_statement_init(struct pg_statement *st)
 {
     memset(st, 0, sizeof(*st));
     buf_init(&st->sql, BUF_MAX_TEXT);
@@ -35,16 +24,29 @@ static void statement_init(struct statement *st)
     st->lengths = calloc(PARAMS_MAX, sizeof(*st->lengths));
     st->formats = calloc(PARAMS_MAX, sizeof(*st->formats));
     invariant(st->values && st->lengths && st->formats);
-    st->keep = true;
 }
 
-static void statement_release(struct statement *st)
+void pg_statement_release(struct pg_statement *st)
 {
     arena_release(&st->a);
     buf_release(&st->sql);
     free(st->values);
     free(st->lengths);
     free(st->formats);
+}
+
+static void reset(struct pg_statement *st)
+{
+    size_t n = (size_t)st->n;
+
+    arena_reset(&st->a);
+    buf_reset(&st->sql, BUF_MAX_TEXT);
+    memset(st->values, 0, n * sizeof(*st->values));
+    memset(st->lengths, 0, n * sizeof(*st->lengths));
+    memset(st->formats, 0, n * sizeof(*st->formats));
+    st->n = 0;
+    st->bytes = 0;
+    st->keep = true;
 }
 
 /* The types whose binary form is the value as we have it. */
@@ -56,7 +58,7 @@ static bool is_raw(const struct column *c)
 }
 
 /* "$n::type", with its value. */
-static void add_param(struct statement *st, const struct column *c, const struct value *v)
+static void add_param(struct pg_statement *st, const struct column *c, const struct value *v)
 {
     invariant(st->n < PARAMS_MAX && v->state != VALUE_UNCHANGED);
     buf_addf(&st->sql, "$%d::%s", st->n + 1, c->cast_type);
@@ -74,7 +76,7 @@ static void add_param(struct statement *st, const struct column *c, const struct
     st->n++;
 }
 
-static void add_table(struct statement *st, const char *verb, const struct table *t)
+static void add_table(struct pg_statement *st, const char *verb, const struct table *t)
 {
     buf_adds(&st->sql, verb);
     pg_ident2(&st->sql, t->schema, t->name);
@@ -82,7 +84,7 @@ static void add_table(struct statement *st, const char *verb, const struct table
 
 /* ---- which row ---- */
 
-static void add_key(struct statement *st, const struct table *t, const struct row *key)
+static void add_key(struct pg_statement *st, const struct table *t, const struct row *key)
 {
     for (size_t i = 0; i < t->nkey; i++) {
         const struct column *c = &t->columns[t->key[i]];
@@ -115,7 +117,7 @@ static bool equals_exactly(const struct column *c)
     }
 }
 
-static void add_equal(struct statement *st, const struct column *c, const struct value *v)
+static void add_equal(struct pg_statement *st, const struct column *c, const struct value *v)
 {
     pg_ident(&st->sql, c->name);
     if (v->state == VALUE_NULL) {
@@ -132,7 +134,7 @@ static void add_equal(struct statement *st, const struct column *c, const struct
 }
 
 /* One of the rows that equal this one. */
-static void add_one_of_equal(struct statement *st, const struct table *t, const struct row *row)
+static void add_one_of_equal(struct pg_statement *st, const struct table *t, const struct row *row)
 {
     bool first = true;
 
@@ -147,7 +149,7 @@ static void add_one_of_equal(struct statement *st, const struct table *t, const 
     buf_adds(&st->sql, " LIMIT 1)");
 }
 
-static void add_which(struct statement *st, const struct change *c)
+static void add_which(struct pg_statement *st, const struct change *c)
 {
     struct row *old = change_old_key(&st->a, c);
 
@@ -159,7 +161,7 @@ static void add_which(struct statement *st, const struct change *c)
 
 /* ---- the statements ---- */
 
-static void build_insert(struct statement *st, const struct change *c)
+static void build_insert(struct pg_statement *st, const struct change *c)
 {
     const struct table *t = c->table;
     bool first = true;
@@ -178,7 +180,7 @@ static void build_insert(struct statement *st, const struct change *c)
     buf_addc(&st->sql, ')');
 }
 
-static void build_delete(struct statement *st, const struct change *c)
+static void build_delete(struct pg_statement *st, const struct change *c)
 {
     add_table(st, "DELETE FROM ONLY ", c->table);
     add_which(st, c);
@@ -191,7 +193,7 @@ static bool sent(const struct change *c, size_t i)
 
 /* Columns GENERATED ALWAYS AS IDENTITY that the row must already have so. Key columns are not
  * looked at again: the old key says what they are. */
-static void add_identities(struct statement *st, const struct change *c)
+static void add_identities(struct pg_statement *st, const struct change *c)
 {
     for (size_t i = 0; i < c->table->ncolumns && c->table->nkey; i++) {
         const struct column *column = &c->table->columns[i];
@@ -205,7 +207,7 @@ static void add_identities(struct statement *st, const struct change *c)
     }
 }
 
-static void build_update(struct statement *st, const struct change *c)
+static void build_update(struct pg_statement *st, const struct change *c)
 {
     const struct table *t = c->table;
     bool first = true;
@@ -230,7 +232,7 @@ static void build_update(struct statement *st, const struct change *c)
 
 /* An identity column cannot be updated to a value: the row is written anew, with what the log does
  * not carry taken from the old one. */
-static void build_replace(struct statement *st, const struct change *c)
+static void build_replace(struct pg_statement *st, const struct change *c)
 {
     const struct table *t = c->table;
     bool first = true;
@@ -278,10 +280,52 @@ static bool has_other_identity(const struct change *c)
     return false;
 }
 
-static int run(struct pg_db *db, struct statement *st, uint64_t *affected, struct err *e)
+/* The log may not have told what the identity was: whether the row can be updated, the server must
+ * say first. */
+static bool identity_unsure(const struct change *c)
 {
-    struct pg_params p = {
+    return c->op == OP_UPDATE && !identity_changed(c) && has_other_identity(c);
+}
+
+static void build(struct pg_statement *st, const struct change *c, bool replace)
+{
+    invariant(c->op != OP_TRUNCATE);
+    reset(st);
+    switch (c->op) {
+    case OP_INSERT:
+        build_insert(st, c);
+        break;
+    case OP_UPDATE:
+        if (replace || identity_changed(c))
+            build_replace(st, c);
+        else
+            build_update(st, c);
+        break;
+    case OP_DELETE:
+        build_delete(st, c);
+        break;
+    case OP_TRUNCATE:
+        break;
+    }
+}
+
+bool pg_statement_of(struct pg_statement *st, const struct change *c)
+{
+    if (c->op == OP_TRUNCATE || identity_unsure(c))
+        return false;
+    build(st, c, false);
+    return true;
+}
+
+struct pg_params pg_statement_params(const struct pg_statement *st)
+{
+    return (struct pg_params){
         .n = st->n, .values = st->values, .lengths = st->lengths, .formats = st->formats};
+}
+
+static int run(struct pg_db *db, struct pg_statement *st, uint64_t *affected, struct err *e)
+{
+    struct pg_params p = pg_statement_params(st);
     bool large = st->bytes > LARGE_ROW;
     PGresult *res;
 
@@ -299,34 +343,23 @@ static int run(struct pg_db *db, struct statement *st, uint64_t *affected, struc
     return res ? 0 : -1;
 }
 
-static int build_and_run(struct pg_db *db, const struct change *c,
-                         void (*build)(struct statement *, const struct change *),
-                         uint64_t *affected, struct err *e)
+static int run_change(struct pg_db *db, const struct change *c, uint64_t *affected, struct err *e)
 {
-    struct statement st;
+    struct pg_statement st;
     int rc;
 
-    statement_init(&st);
-    build(&st, c);
+    pg_statement_init(&st);
+    build(&st, c, false);
     rc = run(db, &st, affected, e);
-    statement_release(&st);
+    if (rc == 0 && *affected == 0 && identity_unsure(c)) { /* it was another */
+        build(&st, c, true);
+        rc = run(db, &st, affected, e);
+    }
+    pg_statement_release(&st);
     return rc;
 }
 
-static int update(struct pg_db *db, const struct change *c, uint64_t *affected, struct err *e)
-{
-    if (identity_changed(c))
-        return build_and_run(db, c, build_replace, affected, e);
-    if (build_and_run(db, c, build_update, affected, e) < 0)
-        return -1;
-    /* The log did not tell what the identity was; it was another. */
-    if (*affected == 0 && has_other_identity(c))
-        return build_and_run(db, c, build_replace, affected, e);
-    return 0;
-}
-
-/* Once a transaction: a legal history may pass through rows that only its end makes legal. */
-static int defer(struct pg_db *db, struct err *e)
+int pg_apply_defer(struct pg_db *db, struct err *e)
 {
     if (db->deferred)
         return 0;
@@ -339,24 +372,13 @@ static int defer(struct pg_db *db, struct err *e)
 int pg_apply_row(struct db *base, const struct change *c, uint64_t *affected, struct err *e)
 {
     struct pg_db *db = pg_db_from(base);
-    int rc = -1;
+    int rc;
 
     *affected = 0;
-    if (defer(db, e) < 0)
+    if (c->op == OP_TRUNCATE)
+        return err_set(e, ERR_BUG, "a TRUNCATE is not a change of a row");
+    if (pg_apply_defer(db, e) < 0)
         return -1;
-    switch (c->op) {
-    case OP_INSERT:
-        rc = build_and_run(db, c, build_insert, affected, e);
-        break;
-    case OP_UPDATE:
-        rc = update(db, c, affected, e);
-        break;
-    case OP_DELETE:
-        rc = build_and_run(db, c, build_delete, affected, e);
-        break;
-    case OP_TRUNCATE:
-        rc = err_set(e, ERR_BUG, "a TRUNCATE is not a change of a row");
-        break;
-    }
+    rc = run_change(db, c, affected, e);
     return rc < 0 ? err_wrap(e, "%s of %s", change_op_name(c->op), table_label(c->table)) : 0;
 }

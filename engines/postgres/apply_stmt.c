@@ -98,29 +98,45 @@ static struct pg_prepared *prepare(struct pg_db *db, struct pg_apply *s, const c
     return p;
 }
 
+bool pg_apply_is_prepared(struct pg_db *db, const char *sql)
+{
+    return find(pg_apply_state(db), sql) != NULL;
+}
+
+int pg_apply_prepare(struct pg_db *db, const char *sql, struct err *e)
+{
+    return prepare(db, pg_apply_state(db), sql, e) ? 0 : -1;
+}
+
+int pg_apply_send(struct pg_db *db, const char *sql, const struct pg_params *p, bool keep,
+                  struct err *e)
+{
+    struct pg_apply *s = pg_apply_state(db);
+    struct pg_prepared *prepared = keep ? find(s, sql) : NULL;
+    char name[40];
+    int ok;
+
+    invariant(!keep || prepared != NULL);
+    if (db->broken)
+        return err_set(e, ERR_RETRY, "the connection was given up before");
+    if (prepared) {
+        prepared->used = ++s->clock;
+        snprintf(name, sizeof(name), "lockstep_%u", prepared->number);
+        ok = PQsendQueryPrepared(db->conn, name, p->n, p->values, p->lengths, p->formats, 0);
+    } else {
+        ok = PQsendQueryParams(db->conn, sql, p->n, NULL, p->values, p->lengths, p->formats, 0);
+    }
+    return ok == 1 ? 0 : pg_lost(db, "sending changes", e);
+}
+
 PGresult *pg_apply_exec(struct pg_db *db, const char *sql, const struct pg_params *p, bool keep,
                         struct err *e)
 {
-    struct pg_apply *s = pg_apply_state(db);
-    struct pg_prepared *prepared;
-    char name[40];
-
-    if (!keep) {
-        struct pg_params once = *p;
-
-        once.extended = true;
-        return pg_send(db, sql, &once, e) == 0 ? pg_collect(db, e) : NULL;
-    }
-    prepared = prepare(db, s, sql, e);
-    if (!prepared)
+    if (keep && pg_apply_prepare(db, sql, e) < 0)
         return NULL;
-    prepared->used = ++s->clock;
-    snprintf(name, sizeof(name), "lockstep_%u", prepared->number);
-    if (PQsendQueryPrepared(db->conn, name, p->n, p->values, p->lengths, p->formats, 0) != 1) {
-        pg_lost(db, "sending changes", e);
+    if (pg_apply_send(db, sql, p, keep, e) < 0 || pg_flush(db, e) < 0)
         return NULL;
-    }
-    return pg_flush(db, e) == 0 ? pg_collect(db, e) : NULL;
+    return pg_collect(db, e);
 }
 
 uint64_t pg_apply_count(const PGresult *res)

@@ -59,6 +59,7 @@ const struct engine engine_postgres = {
     /* apply*.c, verify.c */
     .apply_set = pg_apply_set,
     .apply_row = pg_apply_row,
+    .apply_rows = pg_apply_rows,
     .truncate = pg_truncate,
     .pin_source = pg_pin_source,
     .pin_target = pg_pin_target,

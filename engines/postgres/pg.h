@@ -194,6 +194,8 @@ int pg_stream_drop(const struct db_options *o, struct err *e);
 /* apply*.c, verify.c */
 int pg_apply_set(struct db *db, const struct change_set *s, uint64_t *affected, struct err *e);
 int pg_apply_row(struct db *db, const struct change *c, uint64_t *affected, struct err *e);
+int pg_apply_rows(struct db *db, const struct change *const *changes, size_t n, uint64_t *affected,
+                  size_t *failed, struct err *e);
 int pg_truncate(struct db *db, const struct table *const *tables, size_t n, bool restart,
                 struct err *e);
 int pg_pin_source(const struct db_options *o, struct arena *a, struct pin *out, struct err *e);

@@ -1,6 +1,8 @@
 /* Changes into a target, as sets and one by one, and the scans that compare two servers. */
 #include "tests/unit/pg_data_support.h"
 
+#include "core/run.h"
+
 #define TARGET "data_apply_test"
 
 static struct arena arena;
@@ -357,6 +359,265 @@ static void test_statements_are_bounded(void **state)
     test_sql(sql, "DELETE FROM s.wide");
 }
 
+/* ---- many at once ---- */
+
+#define MANY 10000
+
+static struct change change(const struct table *t, enum change_op op, const struct row *before,
+                            const struct row *after)
+{
+    return (struct change){.op = op, .table = t, .before = before, .after = after};
+}
+
+static const char *number(size_t i)
+{
+    return arena_printf(&arena, "%zu", i);
+}
+
+/* The i-th of a mixed load: ten changes to each of 1000 round numbers, over three tables, with
+ * every special statement among them. Each meets one row. */
+static struct change mixed(const struct table *const tables[3], size_t i)
+{
+    const struct table *pair = tables[0];
+    const struct table *ident = tables[1];
+    const struct table *heap = tables[2];
+    const char *n = number(i / 10);
+    const char *other = number(i / 10 + MANY);
+    const struct row *equal =
+        test_row(&arena, 6, n, "1.0", i / 10 % 7 ? "x" : NULL, NULL, NULL, NULL);
+
+    switch (i % 10) {
+    case 0:
+        return change(pair, OP_INSERT, NULL, test_row(&arena, 3, "k", n, "1"));
+    case 1:
+        return change(heap, OP_INSERT, NULL, equal);
+    case 2:
+        return change(pair, OP_UPDATE, NULL, test_row(&arena, 3, "k", n, "2"));
+    case 3: /* a key change */
+        return change(pair, OP_UPDATE, test_row(&arena, 3, "k", n, TEST_UNCHANGED),
+                      test_row(&arena, 3, "k", other, TEST_UNCHANGED));
+    case 4: /* nothing but the key */
+        return change(pair, OP_UPDATE, NULL, test_row(&arena, 3, "k", other, TEST_UNCHANGED));
+    case 5:
+        return change(ident, OP_INSERT, NULL, test_row(&arena, 3, n, "v", n));
+    case 6: /* another identity: written anew */
+        return change(ident, OP_UPDATE, test_row(&arena, 3, n, TEST_UNCHANGED, TEST_UNCHANGED),
+                      test_row(&arena, 3, other, "w", TEST_UNCHANGED));
+    case 7:
+        return change(heap, OP_UPDATE, equal, test_row(&arena, 6, n, "2.0", "y", NULL, NULL, NULL));
+    case 8:
+        return change(heap, OP_DELETE, test_row(&arena, 6, n, "2.0", "y", NULL, NULL, NULL), NULL);
+    default:
+        return change(pair, OP_UPDATE, NULL, test_row(&arena, 3, "k", other, "3"));
+    }
+}
+
+static struct many {
+    struct change changes[MANY];
+    const struct change *list[MANY];
+    uint64_t affected[MANY];
+} many;
+
+static void fill_many(void)
+{
+    const struct table *tables[3] = {table("pair"), table("ident"), table("heap")};
+
+    for (size_t i = 0; i < MANY; i++) {
+        many.changes[i] = mixed(tables, i);
+        many.list[i] = &many.changes[i];
+        many.affected[i] = 99999;
+    }
+}
+
+static size_t apply_many(size_t n, struct err *e)
+{
+    size_t failed = n;
+
+    if (pg_apply_rows(db, many.list, n, many.affected, &failed, e) == 0)
+        return n;
+    assert_true(failed < n);
+    return failed;
+}
+
+static void assert_each_met_one(size_t from, size_t to)
+{
+    for (size_t i = from; i < to; i++) {
+        if (many.affected[i] != 1)
+            fail_msg("change %zu met %llu rows", i, (unsigned long long)many.affected[i]);
+    }
+}
+
+static void clean_many(void)
+{
+    test_sql(sql, "TRUNCATE s.pair, s.ident, s.heap");
+}
+
+static void test_many(void **state)
+{
+    struct err e = {0};
+
+    clean_many();
+    fill_many();
+    begin();
+    assert_int_equal(apply_many(MANY, &e), MANY);
+    assert_each_met_one(0, MANY);
+    commit();
+    assert_string_equal(test_value(sql, "SELECT count(*)::text || sum(v) || min(k2) FROM s.pair"),
+                        "1000300010000");
+    assert_string_equal(test_value(sql, "SELECT count(*)::text || min(v) || min(id) || sum(seq)"
+                                        " FROM s.ident"),
+                        "1000w10000499500");
+    assert_string_equal(test_value(sql, "SELECT count(*) FROM s.heap"), "0");
+    clean_many();
+}
+
+/* The server's refusal names its change, wherever in the window it lies; rows that were missed
+ * before it are told too; and after rollback_to the same connection goes on. */
+static void test_many_refused(void **state)
+{
+    static const size_t at[] = {0, 1, 15, 16, 255, 256, 257, 5000, MANY - 1};
+    const struct table *pair = table("pair");
+
+    clean_many();
+    test_sql(sql, "INSERT INTO s.pair VALUES ('there', 1, 1)");
+    for (size_t i = 0; i < 2 * sizeof at / sizeof at[0]; i++) {
+        size_t k = at[i / 2];
+        const char *bad = i % 2 ? "x1" : "1";
+        struct err e = {0};
+
+        fill_many();
+        many.changes[k] = change(pair, OP_INSERT, NULL, test_row(&arena, 3, "there", "1", bad));
+        if (k > 3)
+            many.changes[k - 3] =
+                change(pair, OP_DELETE, test_row(&arena, 3, "no", "1", TEST_UNCHANGED), NULL);
+        begin();
+        assert_ok(pg_savepoint(db, &e));
+        assert_int_equal(apply_many(k + 400 < MANY ? k + 1 + k % 400 : MANY, &e), k);
+        assert_int_equal(e.class, i % 2 ? ERR_DATA : ERR_CONFLICT);
+        assert_non_null(strstr(e.msg, "insert of s.pair"));
+        assert_each_met_one(0, k > 3 ? k - 3 : k);
+        assert_true(k <= 3 || many.affected[k - 3] == 0);
+        assert_ok(pg_rollback_to(db, &e));
+        assert_string_equal(test_value(db, "SELECT count(*) FROM s.pair"), "1");
+        fill_many();
+        assert_int_equal(apply_many(100, &e), 100);
+        assert_each_met_one(0, 100);
+        assert_ok(pg_rollback(db, &e));
+    }
+    clean_many();
+}
+
+/* More bytes than the sockets hold on both ways: neither side waits for the other for ever. A row
+ * that is too large for the pipeline goes between two of them. */
+static void test_many_bytes(void **state)
+{
+    const struct table *t = table("wide");
+    size_t len = 200000;
+    char *text = calloc(1, 5000000);
+    struct err e = {0};
+
+    assert_non_null(text);
+    memset(text, 'q', 5000000);
+    for (size_t i = 0; i < 200; i++) {
+        struct row *r = test_row(&arena, 15, number(i), NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+                                 NULL, NULL, NULL, NULL, NULL, NULL, NULL);
+
+        r->v[1] = (struct value){VALUE_SET, i == 77 ? 5000000 : len, text};
+        many.changes[i] = change(t, OP_INSERT, NULL, r);
+        many.list[i] = &many.changes[i];
+        many.affected[i] = 99999;
+    }
+    begin();
+    assert_int_equal(apply_many(200, &e), 200);
+    assert_each_met_one(0, 200);
+    commit();
+    assert_string_equal(test_value(sql, "SELECT sum(length(t)) FROM s.wide"), "44800000");
+    test_sql(sql, "DELETE FROM s.wide");
+    free(text);
+}
+
+/* Swaps of unique values, and another identity than the log told: as one by one. */
+static void test_many_special(void **state)
+{
+    const struct table *t = table("swap");
+    const struct table *t2 = table("ident2");
+    struct err e = {0};
+    const struct row *rows[] = {
+        test_row(&arena, 2, "1", "20"),     test_row(&arena, 2, "2", "10"),
+        test_row(&arena, 2, "1", "30"),     test_row(&arena, 2, "2", "20"),
+        test_row(&arena, 3, "a", "5", "x"), test_row(&arena, 3, "a", "6", "y"),
+        test_row(&arena, 2, "9", "1")};
+
+    test_sql(sql, "DELETE FROM s.swap; DELETE FROM s.ident2;"
+                  "INSERT INTO s.swap VALUES (1, 10), (2, 20)");
+    for (size_t i = 0; i < 7; i++) {
+        many.changes[i] =
+            change(i == 4 || i == 5 ? t2 : t, i == 4 ? OP_INSERT : OP_UPDATE, NULL, rows[i]);
+        many.list[i] = &many.changes[i];
+    }
+    begin();
+    assert_ok(pg_savepoint(db, &e));
+    assert_int_equal(apply_many(7, &e), 7);
+    assert_each_met_one(0, 6);
+    assert_int_equal(many.affected[6], 0);
+    assert_ok(pg_rollback_to(db, &e));
+    assert_int_equal(apply_many(6, &e), 6);
+    many.list[0] = &many.changes[2];
+    many.changes[1].op = OP_TRUNCATE;
+    assert_int_equal(apply_many(3, &e), 1);
+    assert_int_equal(e.class, ERR_BUG);
+    commit();
+    assert_string_equal(
+        test_value(sql, "SELECT string_agg(s::text, '|' ORDER BY id) FROM s.swap s"),
+        "(1,30)|(2,20)");
+}
+
+static void wait_session_gone(const char *pid)
+{
+    const char *gone = arena_printf(
+        &arena, "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = %s)", pid);
+    int64_t deadline = mono_ms() + 10000;
+
+    while (strcmp(test_value(sql, gone), "t") != 0) {
+        if (mono_ms() > deadline)
+            fail_msg("session %s is still there", pid);
+        nap_ms(10);
+    }
+}
+
+/* A lock that is not to be had, and a server that does not answer: errors, with an end. */
+static void test_many_interrupted(void **state)
+{
+    const struct table *t = table("pair");
+    struct db *own = db;
+    struct err e = {0};
+    const char *pid;
+
+    clean_many();
+    test_sql(sql, "BEGIN; LOCK TABLE s.pair");
+    fill_many();
+    begin();
+    pg_exec(pg_db_from(db), "SET LOCAL lock_timeout = '50ms'", &e);
+    assert_int_equal(apply_many(20, &e), 0);
+    assert_int_equal(e.class, ERR_RETRY);
+    assert_string_equal(e.sqlstate, "55P03");
+    assert_ok(pg_rollback(db, &e));
+    db = test_open(test_uri(TARGET, ROLE), DB_APPLY);
+    pid = arena_strdup(&arena, test_value(db, "SELECT pg_backend_pid()"));
+    begin();
+    pg_db_from(db)->timeout_ms = 200; /* no answer at all: given up */
+    assert_int_equal(apply_many(20, &e), 0);
+    assert_int_equal(e.class, ERR_RETRY);
+    assert_true(pg_db_from(db)->broken);
+    pg_close(db);
+    db = own;
+    test_sql(sql, "ROLLBACK");
+    wait_session_gone(pid);
+    begin();
+    assert_int_equal(apply(t, OP_INSERT, NULL, test_row(&arena, 3, "k", "1", "1")), 1);
+    assert_ok(pg_rollback(db, &e));
+}
+
 static size_t scan(struct db *reader, const struct table *t, const char *snapshot,
                    const struct row *const *keys, size_t nkeys, struct row **last)
 {
@@ -427,10 +688,19 @@ static void test_scans(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sets),     cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_identity), cmocka_unit_test(test_rows),
-        cmocka_unit_test(test_keyless),  cmocka_unit_test(test_deferred),
-        cmocka_unit_test(test_truncate), cmocka_unit_test(test_statements_are_bounded),
+        cmocka_unit_test(test_sets),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_identity),
+        cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_keyless),
+        cmocka_unit_test(test_deferred),
+        cmocka_unit_test(test_truncate),
+        cmocka_unit_test(test_statements_are_bounded),
+        cmocka_unit_test(test_many),
+        cmocka_unit_test(test_many_refused),
+        cmocka_unit_test(test_many_bytes),
+        cmocka_unit_test(test_many_special),
+        cmocka_unit_test(test_many_interrupted),
         cmocka_unit_test(test_scans),
     };
 
