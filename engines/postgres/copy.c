@@ -23,7 +23,8 @@ struct copy_read {
     const struct table *table;
     struct arena arena; /* table's copy */
     enum block_format format;
-    bool held; /* lines.line was read, but not handed out yet */
+    uint64_t past; /* LSN behind every commit that is seen */
+    bool held;     /* lines.line was read, but not handed out yet */
     struct buf native;
     struct arena block; /* BLOCK_ROWS: lines and rows of one block */
     struct row *rows[BLOCK_ROWS_MAX];
@@ -160,6 +161,7 @@ int pg_read_begin(struct db *base, const struct read_request *r, struct arena *a
     db->read = (struct pg_slot){.data = c, .release = read_release};
     c->table = table_copy(&c->arena, r->table);
     c->format = r->format;
+    c->past = cut->past.major;
     buf_init(&c->native, BUF_MAX_ROW);
     if (start_copy(db, c, &r->range, e) == 0)
         return 0;
@@ -255,21 +257,52 @@ int pg_read_next(struct db *base, struct block *out, struct err *e)
     return rc < 0 ? err_wrap(e, "reading a chunk of %s", table_label(c->table)) : rc;
 }
 
+/* Commits without waiting for the disk (synchronous_commit = off) are seen by snapshots before they
+ * are in the log that survives. Should the source crash now, they never happened, and their xids
+ * are given to other transactions, which the cut would then call seen: rows that nobody has, and
+ * rows that nobody gets. So nothing read counts before the log is on disk up to its cut. */
+static int flush_source(struct pg_db *db, uint64_t past, struct err *e)
+{
+    char lsn[32];
+    const char *values[] = {lsn};
+    bool flushed;
+    PGresult *res;
+
+    pg_position_text((struct position){past, 0}, lsn, sizeof(lsn));
+    res = pg_query(db, "SELECT pg_current_wal_flush_lsn() >= $1::pg_lsn", 1, values, e);
+    if (!res)
+        return -1;
+    flushed = pg_bool(res, 0, 0);
+    PQclear(res);
+    if (flushed)
+        return 0;
+    return pg_exec(db,
+                   "BEGIN READ WRITE; SET LOCAL synchronous_commit = local;"
+                   "SELECT pg_logical_emit_message(true, '" PG_SYNC_PREFIX "', ''); COMMIT",
+                   e);
+}
+
 int pg_read_end(struct db *base, uint64_t *rows, struct err *e)
 {
     struct pg_db *db = pg_db_from(base);
     struct copy_read *c = db->read.data;
+    uint64_t past;
+    bool whole;
 
     if (!c)
         return err_set(e, ERR_BUG, "read_end without a read");
     if (rows)
         *rows = c->lines.rows;
+    past = c->past;
+    whole = c->lines.ended;
     read_release(c);
     db->read.data = NULL;
     if (db->broken)
         return err_set(e, ERR_RETRY, "the connection was lost while a chunk was read");
     if (pg_rollback(base, e) < 0)
         return -1;
+    if (whole && flush_source(db, past, e) < 0)
+        return err_wrap(e, "waiting for what a chunk has seen to be on the source's disk");
     /* A failure to renew is met again, and reported, at the next begin. */
     (void)pg_renew(db, NULL);
     return 0;

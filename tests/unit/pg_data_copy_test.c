@@ -225,6 +225,34 @@ static void test_common_snapshot(void **state)
     assert_int_equal(read_range(t, &all, NULL), 0);
 }
 
+/* A commit that did not wait for the disk is seen, and would be gone after a crash, its xid another
+ * transaction's: what was read counts only once the log is on disk up to its cut. */
+static void test_seen_is_durable(void **state)
+{
+    struct read_request r = {.range = {.kind = RANGE_ALL}};
+    const char *flushed;
+    struct block block;
+    struct cut cut;
+    struct err e = {0};
+
+    test_sql(control, "CREATE TABLE s.later (i int PRIMARY KEY)");
+    r.table = test_table(control, &arena, "s", "later");
+    for (int i = 0; i < 20; i++) {
+        test_sql(control,
+                 arena_printf(&arena,
+                              "SET synchronous_commit = off; INSERT INTO s.later VALUES (%d)", i));
+        assert_ok(pg_read_begin(reader, &r, &arena, &cut, &e));
+        while (pg_read_next(reader, &block, &e) > 0)
+            ;
+        assert_ok(pg_read_end(reader, NULL, &e));
+        flushed = test_value(
+            control, arena_printf(&arena, "SELECT pg_current_wal_flush_lsn() - '0/0' >= %llu",
+                                  (unsigned long long)cut.past.major));
+        assert_string_equal(flushed, "t");
+    }
+    test_sql(control, "SET synchronous_commit = local; DROP TABLE s.later");
+}
+
 static void test_giving_up_early(void **state)
 {
     struct table *t = test_table(control, &arena, "s", "ints");
@@ -326,6 +354,7 @@ int main(void)
         cmocka_unit_test(test_values_come_through),
         cmocka_unit_test(test_large_row),
         cmocka_unit_test(test_common_snapshot),
+        cmocka_unit_test(test_seen_is_durable),
         cmocka_unit_test(test_giving_up_early),
         cmocka_unit_test(test_locate),
         cmocka_unit_test(test_visible_as_the_server_says),
