@@ -8,7 +8,8 @@
  *  - Every wait inside a driver ends: by db_options.timeout_ms without progress, or within 100 ms
  *    of stop_requested() (then ERR_STOPPED). A commit that was cancelled or cut off is ERR_UNKNOWN.
  *  - Texts in results live in the arena that the caller passes.
- *  - Server errors are classed: 08*, 57P*, 40001, 40P01, 55P03 and a broken connection ERR_RETRY;
+ *  - Server errors are classed: 08*, 57P*, 40001, 40P01, 55P03, 53100, 53200 (disk, memory) and a
+ *    broken connection ERR_RETRY;
  *    23* ERR_CONFLICT; 22* ERR_DATA; 42501 and 28* ERR_REFUSED with the GRANT in the hint;
  *    else ERR_FATAL. e->sqlstate holds the code.
  */
@@ -336,7 +337,8 @@ struct engine {
                       struct err *e);
     /* 1: a block, borrowed until the next call; 0: the end; -1. */
     int (*read_next)(struct db *db, struct block *out, struct err *e);
-    /* After the end, or early to give up. rows: by the server's own count. */
+    /* After the end, or early to give up. rows: by the server's own count. After the end: 0 only
+     * once everything that the cut sees would survive a crash of the server. */
     int (*read_end)(struct db *db, uint64_t *rows, struct err *e);
     /* Which range (RANGE_KEY only, sorted, gapless) holds each key, by the server's own order. */
     int (*locate)(struct db *db, const struct table *t, const struct range_list *ranges,
@@ -352,7 +354,8 @@ struct engine {
     /* *out is EVENT_NONE when nothing came within timeout_ms. */
     int (*stream_next)(struct stream *s, int timeout_ms, struct event *out, struct err *e);
     /* Tells the server that everything before p is durable with us. Never goes backwards. Sent at
-     * once if `now`, else with the next status message. */
+     * once if `now`, else with the next status message; with `now` what stream_next handed out is
+     * borrowed no longer. */
     int (*stream_ack)(struct stream *s, struct position p, bool now, struct err *e);
     void (*stream_close)(struct stream *s);
     int (*stream_drop)(const struct db_options *o,

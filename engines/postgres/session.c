@@ -120,6 +120,14 @@ static const struct {
     {"starting up", ERR_RETRY, "the server is starting: try again"},
     {"shutting down", ERR_RETRY, "the server is shutting down: try again when it is back"},
     {"recovery", ERR_RETRY, "the server is in recovery: try again"},
+    /* A server that is going down while we shake hands is no matter of certificates or passwords.
+     */
+    {"SSL SYSCALL error", ERR_RETRY, "the connection broke while it was made: try again"},
+    {"SSL connection has been closed", ERR_RETRY, "the server closed the connection: try again"},
+    {"SSL negotiation packet", ERR_RETRY, "the connection broke while it was made: try again"},
+    {"GSSAPI negotiation packet", ERR_RETRY, "the connection broke while it was made: try again"},
+    {"server closed the connection", ERR_RETRY, "the server closed the connection: try again"},
+    {"authentication due to timeout", ERR_RETRY, "the server is slow to answer: try again"},
     {"too many", ERR_RETRY, "raise max_connections, or the role's CONNECTION LIMIT"},
     {"remaining connection slots", ERR_RETRY, "raise max_connections"},
     {"max_wal_senders", ERR_RETRY, "raise max_wal_senders"},

@@ -342,9 +342,21 @@ static const struct {
     const char *prefix;
     enum err_class class;
 } error_classes[] = {
-    {"08", ERR_RETRY},    {"57P", ERR_RETRY},   {"57014", ERR_RETRY},   {"40001", ERR_RETRY},
-    {"40P01", ERR_RETRY}, {"55P03", ERR_RETRY}, {"53300", ERR_RETRY},   {"55006", ERR_RETRY},
-    {"23", ERR_CONFLICT}, {"22", ERR_DATA},     {"42501", ERR_REFUSED}, {"28", ERR_REFUSED},
+    {"08", ERR_RETRY},
+    {"57P", ERR_RETRY},
+    {"57014", ERR_RETRY},
+    {"40001", ERR_RETRY},
+    {"40P01", ERR_RETRY},
+    {"55P03", ERR_RETRY},
+    {"53300", ERR_RETRY},
+    {"55006", ERR_RETRY},
+    /* Disk full, out of memory: somebody makes room, and no table is to blame. */
+    {"53100", ERR_RETRY},
+    {"53200", ERR_RETRY},
+    {"23", ERR_CONFLICT},
+    {"22", ERR_DATA},
+    {"42501", ERR_REFUSED},
+    {"28", ERR_REFUSED},
 };
 
 static enum err_class class_of(const char *sqlstate)
