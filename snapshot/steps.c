@@ -227,7 +227,9 @@ static void put_back(const struct migration *m, const char *key, const char *run
 {
     struct err e = {0};
 
-    while (try_put_back(m, key, runner, &e) < 0 && e.class == ERR_RETRY && !stop_requested())
+    /* ERR_UNKNOWN: it may be put back already; looking again tells. */
+    while (try_put_back(m, key, runner, &e) < 0 &&
+           (e.class == ERR_RETRY || e.class == ERR_UNKNOWN) && !stop_requested())
         nap_ms(PUT_BACK_MS);
 }
 
