@@ -41,6 +41,7 @@ static int locate_table(struct apply *a, struct judge *j, size_t first, bool *do
             keys[n++] = j->v[i].new_key;
         done[i] = true;
     }
+    a->culprit = head->track; /* dropped on the source, say: that table's trouble, no other's */
     if (!key_order_is_local(head->change.table) && apply_source(a, &source, e) < 0)
         return -1;
     if (overlap_locate(&head->track->overlap, head->change.table, source, keys, n, where, e) < 0)
@@ -53,6 +54,7 @@ static int locate_table(struct apply *a, struct judge *j, size_t first, bool *do
         if (j->v[i].new_key)
             j->v[i].new_range = where[k++];
     }
+    a->culprit = NULL;
     return 0;
 }
 

@@ -97,7 +97,8 @@ int overlap_load(struct db *target, const struct engine *source, const char *lab
     if (status == 0) {
         out->range_cuts = arena_zalloc(&out->arena, (chunks.n + 1) * sizeof(*out->range_cuts));
         out->ranges.v = arena_zalloc(&out->arena, (chunks.n + 1) * sizeof(*out->ranges.v));
-        out->cuts = arena_zalloc(&out->arena, (chunks.n + 1) * sizeof(*out->cuts));
+        out->cuts_cap = chunks.n + 1;
+        out->cuts = arena_zalloc(&out->arena, out->cuts_cap * sizeof(*out->cuts));
     }
     for (size_t i = 0; status == 0 && i < chunks.n; i++)
         status = take_chunk(out, source, &chunks.v[i], e);
@@ -166,11 +167,18 @@ int overlap_sees_all(const struct overlap *o, const struct cut_ops *ops, const s
 int overlap_add_point(struct overlap *o, const struct engine *source, const struct row *key,
                       const struct cut *cut, struct err *e)
 {
-    struct overlap_cut *cuts = arena_zalloc(&o->arena, (o->ncuts + 2) * sizeof(*cuts));
     const void *parsed;
 
-    memcpy(cuts, o->cuts, o->ncuts * sizeof(*cuts));
-    o->cuts = cuts;
+    /* Doubled, since the arena gives nothing back: a statement that moves all keys reads as many
+     * points. */
+    if (o->ncuts == o->cuts_cap) {
+        struct overlap_cut *old = o->cuts;
+
+        o->cuts_cap = o->cuts_cap * 2 + 1;
+        o->cuts = arena_zalloc(&o->arena, o->cuts_cap * sizeof(*o->cuts));
+        if (o->ncuts)
+            memcpy(o->cuts, old, o->ncuts * sizeof(*old));
+    }
     if (intern_cut(o, source, cut->text, &parsed, e) < 0)
         return -1;
     push_point(o, key, parsed);

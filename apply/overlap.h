@@ -22,6 +22,7 @@ struct overlap {
     const void *single;       /* the one cut, or NULL */
     struct overlap_cut *cuts; /* the different ones */
     size_t ncuts;
+    size_t cuts_cap;
     struct overlap_point *points;
     size_t npoints;
     size_t points_cap;
