@@ -199,6 +199,7 @@ static int send_change(struct pipeline *p, const struct change *c, struct err *e
     params = pg_statement_params(st);
     if (pg_apply_send(p->db, st->sql.data, &params, st->keep, e) < 0)
         return -1;
+    invariant(p->sent - p->answered < WINDOW);
     p->bytes[p->sent % WINDOW] = st->bytes;
     p->in_flight += st->bytes;
     p->sent++;
