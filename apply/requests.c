@@ -101,6 +101,26 @@ out:
     return status;
 }
 
+/* The target would not let it be emptied: its lane says why, and nobody asks for ever. */
+static int refuse_recopy(struct apply *a, struct track *t, const struct fact *request,
+                         struct err *e)
+{
+    struct lane parked = {.state = LANE_PARKED};
+    char reason[ERR_MSG_MAX + 40];
+
+    if (e->class != ERR_CONFLICT && e->class != ERR_DATA && e->class != ERR_FATAL &&
+        e->class != ERR_REFUSED)
+        return -1;
+    snprintf(reason, sizeof(reason), "it cannot be copied again: %s", e->msg);
+    log_event(LOG_ERROR, "apply", "parked", "table=%s reason=%s", t->label, reason);
+    err_clear(e);
+    parked.reason = reason;
+    if (move_lane(a, t, &parked, apply_store_lane, e) < 0)
+        return -1;
+    t->lane.reason = NULL; /* it was borrowed; the lanes are read anew */
+    return done(a, request, e);
+}
+
 static int obey_recopy(struct apply *a, const char *label, const struct fact *request,
                        struct err *e)
 {
@@ -108,6 +128,7 @@ static int obey_recopy(struct apply *a, const char *label, const struct fact *re
     struct arena arena = ARENA_INIT;
     struct table_list shapes;
     const struct table *shape;
+    struct lane before = t ? t->lane : (struct lane){0};
     int status = -1;
 
     if (!t || t->lane.state == LANE_LOADING || t->lane.state == LANE_CATCHING_UP) {
@@ -121,7 +142,9 @@ static int obey_recopy(struct apply *a, const char *label, const struct fact *re
     if (a->db->engine->begin(a->db, e) < 0)
         goto out;
     if (empty_table(a, t, shape, e) < 0 || done(a, request, e) < 0) {
-        a->db->engine->rollback(a->db, NULL);
+        t->lane = before;
+        if (a->db->engine->rollback(a->db, NULL) == 0)
+            status = refuse_recopy(a, t, request, e);
         goto out;
     }
     status = a->db->engine->commit(a->db, e);

@@ -25,6 +25,7 @@ struct worker {
     struct table_list shapes;
     struct stream_fact stream;
     bool snapshot_dead; /* the common one could not be imported */
+    bool again;         /* the load is done: what is copied now is copied again */
     int64_t renewed_ms;
     atomic_ullong bytes;
 };
@@ -268,6 +269,15 @@ static int next_chunk(struct worker *w, struct err *e)
     return 0;
 }
 
+/* In the load a table that cannot be copied ends it. One that is copied again has trouble of its
+ * own (a column is gone, say): the others go on, and status tells. */
+static void contain(const struct worker *w, struct err *e)
+{
+    if (w->again && (e->class == ERR_FATAL || e->class == ERR_DATA || e->class == ERR_CONFLICT ||
+                     e->class == ERR_REFUSED))
+        e->class = ERR_RETRY;
+}
+
 /* What may there be to do? */
 struct outlook {
     bool chunks;
@@ -302,6 +312,7 @@ static int look_ahead(struct worker *w, struct outlook *out, struct err *e)
         return -1;
     out->steps = phase >= LOAD_PLANNED && phase < LOAD_DONE;
     out->chunks = phase == LOAD_PLANNED;
+    w->again = phase > LOAD_PLANNED;
     return phase > LOAD_PLANNED ? is_copying_again(w, &out->chunks, e) : 0;
 }
 
@@ -314,6 +325,8 @@ static int step(struct worker *w, struct err *e)
         return -1;
     if (outlook.chunks)
         status = next_chunk(w, e);
+    if (status < 0)
+        contain(w, e);
     if (status == 0 && outlook.steps)
         status = steps_run_one(w->m, w->control, &w->schema, false, e);
     return status;
