@@ -299,10 +299,11 @@ static int undo_rows(struct cutover *c, enum cutover_state to, struct err *e)
 static int after_undo(struct cutover *c, int64_t held, const struct err *undo, struct err *e)
 {
     char hint[ERR_HINT_MAX];
+    struct err why = *e; /* a message cannot be a part of itself */
 
     snprintf(hint, sizeof(hint), "%s", e->hint);
     if (undo->class != ERR_NONE) {
-        err_set(e, ERR_FATAL, "%.600s; and it could not be undone: %.600s", e->msg, undo->msg);
+        err_set(e, ERR_FATAL, "%.600s; and it could not be undone: %.600s", why.msg, undo->msg);
         return err_hint(e, "lockstep cutover again undoes it first; a fence that is not sealed "
                            "lapses by itself");
     }
