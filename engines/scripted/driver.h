@@ -42,6 +42,7 @@ struct scripted_options {
     int restart;    /* a server restarts */
     bool truncates; /* TRUNCATE happens */
     bool gap_error; /* a stream opened too early says so */
+    bool cutover;   /* the switch is part of the run: statements pass the fence in two steps */
 };
 
 extern const struct engine engine_scripted;
@@ -59,8 +60,18 @@ bool scripted_crashed(const struct scripted_world *w);
 /* Its connections are cut; the next process may call. Objects of the dead one are still closed. */
 void scripted_recover(struct scripted_world *w);
 
+/* Called at the begin of every call, before it does anything, and while a call waits. It may let
+ * other processes call, if it sets the actor again before it returns. */
+void scripted_on_call(struct scripted_world *w, void (*on_call)(void *ctx), void *ctx);
+/* The calling process dies here. */
+void scripted_kill(struct scripted_world *w);
+
 /* No more faults, from now on; dead sessions are gone. */
 void scripted_calm(struct scripted_world *w);
+/* Faults again, at so many hundredths of their chances. */
+void scripted_trouble(struct scripted_world *w, int share);
+/* The source will begin so many transactions more. */
+void scripted_more(struct scripted_world *w, int transactions);
 /* The source begins no more transactions; the running ones end. */
 void scripted_silence(struct scripted_world *w);
 bool scripted_is_silent(const struct scripted_world *w);
@@ -69,13 +80,28 @@ void scripted_pass(struct scripted_world *w, int64_t ms);
 /* One step of the source's sessions, for tests. */
 void scripted_source_step(struct scripted_world *w);
 
+/* ---- the switch (switch.c) ---- */
+
+/* Does the fence of this side let applications write? */
+bool scripted_accepts(const struct scripted_world *w, enum db_side side);
+/* A control fact as everybody sees it, borrowed; NULL if there is none. */
+const json_t *scripted_fact(const struct scripted_world *w, const char *kind, const char *key);
+/* From now on the target must hold what it holds now, and what its own applications write. */
+void scripted_switch(struct scripted_world *w);
+/* An application tries one transaction on the target: the number that it took from a sequence
+ * there, or 0 if the fence refused it. *given: the highest that was given out on the source. */
+int64_t scripted_application(struct scripted_world *w, int64_t *given);
+/* Would a client of the target get numbers that nobody got on the source? */
+bool scripted_numbers_ahead(const struct scripted_world *w);
+
 struct scripted_difference {
     const char *table;
     const char *what; /* "missing", "extra", "differs" */
     struct buf source;
     struct buf target;
 };
-/* Committed rows of both ends, all tables: 0 equal, 1 the first difference (release its bufs). */
+/* Committed rows of both ends (after scripted_switch: of the target and what it must hold), all
+ * tables: 0 equal, 1 the first difference (release its bufs). */
 int scripted_compare(struct scripted_world *w, struct scripted_difference *out);
 
 /* What the source committed, in the order of its log. */

@@ -96,6 +96,7 @@ void restart_target(struct scripted_world *w)
     settle_orphans(w, true);
     while (lose--)
         tx_unpublish(w, w->volatiles[--w->nvolatiles]);
+    memcpy(w->copied, w->durable, sizeof(w->copied));
     volatiles_flush(w);
 }
 
@@ -122,8 +123,16 @@ static int die(struct scripted_world *w, struct err *e)
     return err_set(e, ERR_FATAL, "the process has died here");
 }
 
+void world_tell(struct scripted_world *w)
+{
+    if (w->on_call)
+        w->on_call(w->on_call_ctx);
+}
+
 int world_enter(struct scripted_world *w, struct err *e)
 {
+    if (!w->crashed)
+        world_tell(w);
     if (w->crashed)
         return err_set(e, ERR_FATAL, "the process has died before");
     world_drift(w);

@@ -1,20 +1,55 @@
-/* The source's fence (leased, then sealed), markers, sequences. */
+/* The fences, one a side: as the server-side functions of the PostgreSQL driver (fence_sql.c)
+ * decide them. Markers and sequences. */
 #include "engines/scripted/calls.h"
 #include "engines/scripted/world.h"
 
 #include <stdio.h>
 
-#define WAIT_STEPS 400
+/* Steps of the source's sessions while a call waits for writers; each takes a few milliseconds. */
+#define WAIT_STEPS 4000
 
-static bool lapsed(const struct scripted_world *w)
+static int64_t clock_of(const struct scripted_world *w, enum db_side side)
 {
-    return w->fence.mode == FENCE_LEASED && w->fence.end_ms <= w->source_ms;
+    return side == SIDE_SOURCE ? w->source_ms : w->target_ms;
 }
 
-static bool held_by_other(const struct scripted_world *w, const char *token)
+static bool held(const struct scripted_world *w, enum db_side side)
 {
-    return (w->fence.mode == FENCE_SEALED || (w->fence.mode == FENCE_LEASED && !lapsed(w))) &&
-           strcmp(w->fence.token, token) != 0;
+    const struct fence *f = &w->fence[side];
+
+    return f->mode == FENCE_SEALED || (f->mode == FENCE_LEASED && f->end_ms > clock_of(w, side));
+}
+
+bool fence_refuses(const struct scripted_world *w, enum db_side side)
+{
+    return held(w, side);
+}
+
+static struct fence *fence_of(struct conn *c)
+{
+    return &c->w->fence[c->side];
+}
+
+/* Begins each call that moves the fence. */
+static int enter(struct conn *c, struct err *e)
+{
+    if (conn_enter(c, e) < 0)
+        return -1;
+    if (fence_of(c)->mode == FENCE_NONE)
+        return err_set(e, ERR_FATAL, "no fence is installed");
+    return 0;
+}
+
+static int by_another(const struct fence *f, struct err *e)
+{
+    return err_set(e, ERR_FENCED, "the fence is held by %s (epoch %u)", f->token, f->epoch);
+}
+
+static void give(struct fence *f, enum fence_mode mode, const char *token, uint32_t epoch)
+{
+    f->mode = mode;
+    f->epoch = epoch;
+    snprintf(f->token, sizeof(f->token), "%s", token);
 }
 
 int scripted_fence_install(struct db *db, const struct table_list *tables, struct err *e)
@@ -23,9 +58,9 @@ int scripted_fence_install(struct db *db, const struct table_list *tables, struc
 
     if (conn_enter(c, e) < 0)
         return -1;
-    if (c->w->fence.mode == FENCE_NONE)
-        c->w->fence.mode = FENCE_OPEN;
-    return 0;
+    if (fence_of(c)->mode == FENCE_NONE)
+        fence_of(c)->mode = FENCE_OPEN;
+    return conn_leave(c, e);
 }
 
 int scripted_fence_remove(struct db *db, struct err *e)
@@ -34,109 +69,173 @@ int scripted_fence_remove(struct db *db, struct err *e)
 
     if (conn_enter(c, e) < 0)
         return -1;
-    memset(&c->w->fence, 0, sizeof(c->w->fence));
-    return 0;
-}
-
-static int set(struct conn *c, const char *token, enum fence_mode mode, struct err *e)
-{
-    struct fence *f = &c->w->fence;
-
-    if (f->mode == FENCE_NONE)
-        return err_set(e, ERR_REFUSED, "no fence is installed");
-    if (held_by_other(c->w, token))
-        return err_set(e, ERR_FENCED, "the fence is held by another");
-    f->mode = mode;
-    snprintf(f->token, sizeof(f->token), "%s", mode == FENCE_OPEN ? "" : token);
-    return 0;
+    memset(fence_of(c), 0, sizeof(struct fence));
+    return conn_leave(c, e);
 }
 
 int scripted_fence_flip(struct db *db, const char *token, uint32_t epoch, int lease_ms,
                         struct err *e)
 {
     struct conn *c = conn_of(db);
+    struct fence *f = fence_of(c);
 
-    if (conn_enter(c, e) < 0 || set(c, token, FENCE_LEASED, e) < 0)
+    if (enter(c, e) < 0)
         return -1;
-    c->w->fence.epoch = epoch;
-    c->w->fence.end_ms = c->w->source_ms + lease_ms;
+    if (f->mode == FENCE_SEALED || f->epoch > epoch ||
+        (f->epoch == epoch && strcmp(f->token, token) != 0 && held(c->w, c->side)))
+        return by_another(f, e);
+    give(f, FENCE_LEASED, token, epoch);
+    f->end_ms = clock_of(c->w, c->side) + lease_ms;
     return conn_leave(c, e);
 }
 
 int scripted_fence_renew(struct db *db, const char *token, int lease_ms, struct err *e)
 {
     struct conn *c = conn_of(db);
-    struct fence *f = &c->w->fence;
+    struct fence *f = fence_of(c);
 
-    if (conn_enter(c, e) < 0)
+    if (enter(c, e) < 0)
         return -1;
-    if (f->mode != FENCE_LEASED || lapsed(c->w) || strcmp(f->token, token) != 0)
-        return err_set(e, ERR_FENCED, "the fence's lease is not ours any more");
-    f->end_ms = c->w->source_ms + lease_ms;
-    return conn_leave(c, e);
-}
-
-int scripted_fence_wait(struct db *db, const struct fence_wait *wait, struct fence_report *out,
-                        struct err *e)
-{
-    struct conn *c = conn_of(db);
-    struct scripted_world *w = c->w;
-    struct arena a = ARENA_INIT;
-    struct snap writers;
-    bool waiting = true;
-
-    memset(out, 0, sizeof(*out));
-    if (conn_enter(c, e) < 0)
+    if (f->mode == FENCE_SEALED || strcmp(f->token, token) != 0)
+        return by_another(f, e);
+    if (!held(c->w, c->side)) {
+        err_set(e, ERR_RETRY, "the lease of %s has lapsed, the fence is open", token);
+        if (e)
+            memcpy(e->sqlstate, "LS002", 6);
         return -1;
-    snap_take(w, &a, &writers);
-    out->waited_for = (int)writers.n;
-    for (int i = 0; waiting && i < WAIT_STEPS; i++) {
-        waiting = false;
-        for (size_t k = 0; k < writers.n; k++)
-            waiting = waiting || source_running(txn_by_xid(w, writers.xip[k]));
-        if (waiting)
-            source_step(w);
     }
-    arena_release(&a);
-    if (waiting)
-        return err_set(e, ERR_RETRY, "writers of the source do not end");
-    return 0;
+    f->end_ms = clock_of(c->w, c->side) + lease_ms;
+    return conn_leave(c, e);
 }
 
 int scripted_fence_seal(struct db *db, const char *token, uint32_t epoch, struct err *e)
 {
     struct conn *c = conn_of(db);
+    struct fence *f = fence_of(c);
 
-    if (conn_enter(c, e) < 0 || set(c, token, FENCE_SEALED, e) < 0)
+    if (enter(c, e) < 0)
         return -1;
-    c->w->fence.epoch = epoch;
+    if (f->epoch > epoch || (f->epoch == epoch && strcmp(f->token, token) != 0))
+        return by_another(f, e);
+    give(f, FENCE_SEALED, token, epoch);
     return conn_leave(c, e);
 }
 
 int scripted_fence_lift(struct db *db, const char *token, struct err *e)
 {
     struct conn *c = conn_of(db);
+    struct fence *f = fence_of(c);
 
-    if (conn_enter(c, e) < 0 || set(c, token, FENCE_OPEN, e) < 0)
+    if (enter(c, e) < 0)
         return -1;
+    if (strcmp(f->token, token) == 0)
+        f->mode = FENCE_OPEN;
+    else if (held(c->w, c->side))
+        return by_another(f, e);
     return conn_leave(c, e);
 }
 
 int scripted_fence_state(struct db *db, struct fence_state *out, struct err *e)
 {
     struct conn *c = conn_of(db);
-    const struct fence *f = &c->w->fence;
+    const struct fence *f = fence_of(c);
 
     memset(out, 0, sizeof(*out));
     if (conn_enter(c, e) < 0)
         return -1;
-    out->mode = lapsed(c->w) ? FENCE_OPEN : f->mode;
+    out->mode = f->mode == FENCE_LEASED && !held(c->w, c->side) ? FENCE_OPEN : f->mode;
     out->lease_end_ms = f->end_ms;
-    out->now_ms = c->w->source_ms;
+    out->now_ms = clock_of(c->w, c->side);
     out->epoch = f->epoch;
     memcpy(out->token, f->token, sizeof(out->token));
     return 0;
 }
+
+/* ---- waiting for writers ---- */
+
+struct writers {
+    size_t n;
+    struct source_txn **v;
+};
+
+/* Whoever wrote, or has passed the fence and is about to, holds a lock until it has ended. */
+static void list_writers(struct scripted_world *w, struct arena *a, struct writers *out)
+{
+    out->v = arena_alloc(a, (SESSIONS + w->nhung) * sizeof(struct source_txn *));
+    for (int i = 0; i < SESSIONS; i++) {
+        struct source_txn *t = w->session[i];
+
+        if (t && (t->xid || t->passed))
+            out->v[out->n++] = t;
+    }
+    for (size_t i = 0; i < w->nhung; i++)
+        out->v[out->n++] = w->hung[i];
+}
+
+static int still_running(const struct writers *l)
+{
+    int n = 0;
+
+    for (size_t i = 0; i < l->n; i++)
+        n += source_running(l->v[i]);
+    return n;
+}
+
+/* One that hangs in its commit has committed: it can only be waited for. */
+static int terminate(struct scripted_world *w, const struct writers *l)
+{
+    int n = 0;
+
+    for (size_t i = 0; i < l->n; i++) {
+        if (l->v[i]->state != TXN_RUNNING)
+            continue;
+        source_abort(w, l->v[i]);
+        n++;
+    }
+    return n;
+}
+
+static int await_writers(struct conn *c, const struct writers *l, const struct fence_wait *wait,
+                         struct fence_report *out, struct err *e)
+{
+    struct scripted_world *w = c->w;
+    int64_t from = w->source_ms;
+
+    out->waited_for = still_running(l);
+    for (int i = 0; i < WAIT_STEPS && still_running(l) && w->source_ms - from < wait->deadline_ms;
+         i++) {
+        if (w->source_ms - from >= wait->grace_ms)
+            out->terminated += terminate(w, l);
+        source_step(w);
+        w->source_ms += (int64_t)draw_below(w, 5);
+        world_tell(w);
+        if (w->crashed || c->dead)
+            return err_set(e, ERR_RETRY, "server closed the connection unexpectedly");
+    }
+    out->took_ms = w->source_ms - from;
+    return still_running(l) ? err_set(e, ERR_RETRY, "writers of the source do not end") : 0;
+}
+
+int scripted_fence_wait(struct db *db, const struct fence_wait *wait, struct fence_report *out,
+                        struct err *e)
+{
+    struct conn *c = conn_of(db);
+    struct arena a = ARENA_INIT;
+    struct writers writers = {0};
+    int rc;
+
+    memset(out, 0, sizeof(*out));
+    if (enter(c, e) < 0)
+        return -1;
+    /* The target's applications commit at once. */
+    if (c->side == SIDE_SOURCE)
+        list_writers(c->w, &a, &writers);
+    rc = await_writers(c, &writers, wait, out, e);
+    arena_release(&a);
+    return rc < 0 ? -1 : conn_leave(c, e);
+}
+
+/* ---- markers, sequences ---- */
 
 int scripted_mark(struct db *db, const char *token, struct err *e)
 {
@@ -155,15 +254,46 @@ int scripted_mark(struct db *db, const char *token, struct err *e)
     return conn_leave(c, e);
 }
 
+static const char *const sequence_names[SEQUENCES] = {"accounts_id_seq", "docs_id_seq"};
+static const int64_t sequence_steps[SEQUENCES] = {1, 5};
+
+int64_t sequence_next(struct sequence *s, size_t number)
+{
+    s->last = s->called ? s->last + sequence_steps[number] : s->last + 1;
+    s->called = true;
+    return s->last;
+}
+
 int scripted_sequences(struct db *db, const struct selection *s, struct arena *a,
                        struct sequence_list *out, struct err *e)
 {
+    struct conn *c = conn_of(db);
+
     out->n = 0;
-    out->v = NULL;
-    return conn_enter(conn_of(db), e);
+    out->v = arena_zalloc(a, SEQUENCES * sizeof(*out->v));
+    if (conn_enter(c, e) < 0)
+        return -1;
+    for (size_t i = 0; i < SEQUENCES && c->w->o.cutover; i++) {
+        const struct sequence *from = c->side == SIDE_SOURCE ? &c->w->numbers[i] : &c->w->copied[i];
+
+        out->v[out->n++] = (struct sequence_value){.schema = "public",
+                                                   .name = sequence_names[i],
+                                                   .last_value = from->last,
+                                                   .increment = sequence_steps[i],
+                                                   .called = from->called};
+    }
+    return 0;
 }
 
 int scripted_sequence_set(struct db *db, const struct sequence_value *v, struct err *e)
 {
-    return conn_enter(conn_of(db), e);
+    struct conn *c = conn_of(db);
+
+    if (conn_enter(c, e) < 0)
+        return -1;
+    for (size_t i = 0; i < SEQUENCES && c->side == SIDE_TARGET; i++) {
+        if (strcmp(sequence_names[i], v->name) == 0)
+            c->w->copied[i] = (struct sequence){v->last_value, v->called};
+    }
+    return conn_leave(c, e);
 }

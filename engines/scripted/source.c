@@ -11,12 +11,6 @@ bool source_running(const struct source_txn *t)
     return t && (t->state == TXN_RUNNING || t->state == TXN_HUNG);
 }
 
-bool fence_refuses(const struct scripted_world *w)
-{
-    return w->fence.mode == FENCE_SEALED ||
-           (w->fence.mode == FENCE_LEASED && w->fence.end_ms > w->source_ms);
-}
-
 void source_drop_session(struct scripted_world *w, struct source_txn *t)
 {
     for (int i = 0; i < SESSIONS; i++) {
@@ -112,11 +106,39 @@ static void unhang(struct scripted_world *w)
     w->hung[i] = w->hung[--w->nhung];
 }
 
+/* The client may have taken a number before its write was refused; it may give up, or commit what
+ * it wrote before. */
+static void refuse(struct scripted_world *w, struct source_txn *t)
+{
+    size_t number = draw_below(w, SEQUENCES);
+
+    if (draw_chance(w, 1, 4))
+        sequence_next(&w->numbers[number], number);
+    if (t->xid && draw_chance(w, 1, 3))
+        t->left = 0;
+    else
+        source_abort(w, t);
+}
+
+/* Between a statement's passing the fence and its writing, the fence may be shut. */
+static void write_on(struct scripted_world *w, struct source_txn *t)
+{
+    if (w->o.cutover && !t->passed && draw_chance(w, 1, 2)) {
+        t->passed = true;
+        return;
+    }
+    t->passed = false;
+    t->left--;
+    if (w->o.cutover && draw_chance(w, 1, 3))
+        sequence_next(&w->numbers[t->left % SEQUENCES], (size_t)t->left % SEQUENCES);
+    source_write(w, t);
+}
+
 void source_step(struct scripted_world *w)
 {
     int place = (int)draw_below(w, SESSIONS);
     struct source_txn *t = w->session[place];
-    bool refused = fence_refuses(w);
+    bool refused = fence_refuses(w, SIDE_SOURCE);
 
     w->source_ms += draw_chance(w, 1, 4);
     if (w->nhung && draw_chance(w, 1, w->silent ? 2 : 12))
@@ -126,11 +148,10 @@ void source_step(struct scripted_world *w)
             begin(w, place);
         return;
     }
-    if (t->left > 0 && refused)
-        source_abort(w, t);
-    else if (t->left > 0 && !w->silent) {
-        t->left--;
-        source_write(w, t);
+    if (t->left > 0 && refused && !t->passed) {
+        refuse(w, t);
+    } else if (t->left > 0 && !w->silent) {
+        write_on(w, t);
     } else if (draw_chance(w, 1, 10))
         source_abort(w, t);
     else

@@ -154,6 +154,7 @@ void volatiles_flush(struct scripted_world *w)
     for (size_t i = 0; i < w->nvolatiles; i++)
         free_bodies(w->volatiles[i]);
     w->nvolatiles = 0;
+    memcpy(w->durable, w->copied, sizeof(w->durable));
 }
 
 /* A commit that a restart took back: for others too, it never was. */

@@ -124,6 +124,32 @@ void scripted_recover(struct scripted_world *w)
     w->crashed = false;
 }
 
+void scripted_on_call(struct scripted_world *w, void (*on_call)(void *ctx), void *ctx)
+{
+    w->on_call = on_call;
+    w->on_call_ctx = ctx;
+}
+
+void scripted_kill(struct scripted_world *w)
+{
+    w->crashed = true;
+    w->counts.crashes++;
+}
+
+void scripted_trouble(struct scripted_world *w, int share)
+{
+    w->o.lost = w->o.lost * share / 100;
+    w->o.crash = w->o.crash * share / 100;
+    w->o.unknown = w->o.unknown * share / 100;
+    w->o.restart = w->o.restart * share / 100;
+    w->calm = false;
+}
+
+void scripted_more(struct scripted_world *w, int transactions)
+{
+    w->o.transactions = w->begun + transactions;
+}
+
 void scripted_calm(struct scripted_world *w)
 {
     w->calm = true;
@@ -225,23 +251,41 @@ static int compare_keyed(const struct target_table *t, const struct row *const *
     return rc;
 }
 
+/* What the target must hold: what a new snapshot of the source sees, or, since the switch, what has
+ * been written on the target itself. */
+static size_t wanted_rows(struct scripted_world *w, size_t number, struct arena *a,
+                          const struct row **out)
+{
+    const struct source_table *s = &w->source[number];
+    const struct target_pin *x = w->expected;
+    struct snap snap;
+    size_t n = 0;
+
+    for (size_t i = 0; x && i < x->n[number]; i++)
+        out[n++] = x->rows[number][i];
+    if (x)
+        return n;
+    snap_take(w, a, &snap);
+    for (size_t i = 0; i < s->n; i++) {
+        if (tuple_seen(w, &snap, &s->tuples[i]))
+            out[n++] = s->tuples[i].row;
+    }
+    return n;
+}
+
 static int compare_table(struct scripted_world *w, size_t number, struct scripted_difference *out)
 {
     const struct target_table *t = &w->target[number];
     const struct source_table *s = &w->source[number];
     struct arena a = ARENA_INIT;
-    const struct row **rows = arena_alloc(&a, (s->n + 1) * sizeof(*rows));
+    size_t most = w->expected ? w->expected->n[number] : s->n;
+    const struct row **rows = arena_alloc(&a, (most + 1) * sizeof(*rows));
     const struct row **copies = arena_alloc(&a, (t->n + 1) * sizeof(*copies));
-    struct snap snap;
-    size_t n = 0;
+    size_t n;
     size_t m = 0;
     int rc = 0;
 
-    snap_take(w, &a, &snap);
-    for (size_t i = 0; i < s->n; i++) {
-        if (tuple_seen(w, &snap, &s->tuples[i]))
-            rows[n++] = s->tuples[i].row;
-    }
+    n = wanted_rows(w, number, &a, rows);
     for (size_t i = 0; i < t->n; i++) {
         if (t->slots[i]->was)
             copies[m++] = t->slots[i]->was;

@@ -33,6 +33,7 @@ struct source_txn {
     size_t nchanges;
     size_t cap;
     int left;         /* writes still to come */
+    bool passed;      /* a statement that the fence let pass holds its lock and has not written */
     unsigned wrote;   /* tables, as bits */
     unsigned emptied; /* tables that it truncated */
 };
@@ -133,11 +134,19 @@ struct target_pin {
     size_t n[TABLES];
 };
 
+/* A lease that has lapsed still stands here: the clock decides. */
 struct fence {
     enum fence_mode mode;
     int64_t end_ms;
     uint32_t epoch;
     char token[40];
+};
+
+/* Not transactional, on either end. */
+#define SEQUENCES 2
+struct sequence {
+    int64_t last;
+    bool called;
 };
 
 /* ---- a connection ---- */
@@ -213,7 +222,8 @@ struct scripted_world {
     struct exported **exports;
     size_t nexports;
     size_t exports_cap;
-    struct fence fence;
+    struct fence fence[2];              /* by enum db_side */
+    struct sequence numbers[SEQUENCES]; /* of the source */
     int64_t source_ms;
 
     struct target_table target[TABLES];
@@ -226,6 +236,10 @@ struct scripted_world {
     struct tx **volatiles; /* asynchronous commits that a restart may lose, oldest first */
     size_t nvolatiles;
     size_t volatiles_cap;
+    struct sequence copied[SEQUENCES];  /* the target's */
+    struct sequence durable[SEQUENCES]; /* what a restart leaves of them */
+    struct target_pin *expected;        /* what the target must hold, since it is the live one */
+    size_t expected_cap[TABLES];
     int64_t target_ms;
     struct target_pin **pins;
     size_t npins;
@@ -233,6 +247,8 @@ struct scripted_world {
 
     struct conn *conns;
     struct stream *streams;
+    void (*on_call)(void *ctx);
+    void *on_call_ctx;
 };
 
 /* world.c */
@@ -252,6 +268,8 @@ int stream_enter(struct stream *s, struct err *e);
 int stream_leave(struct stream *s, struct err *e);
 /* The same for calls that have no connection (stream_create, …). */
 int world_enter(struct scripted_world *w, struct err *e);
+/* What the harness wants to be told of; it may let others run before it returns. */
+void world_tell(struct scripted_world *w);
 void conn_cut(struct conn *c);
 /* The world by itself: sessions, clocks, dead clients' transactions. */
 void world_drift(struct scripted_world *w);
@@ -276,7 +294,11 @@ void source_commit(struct scripted_world *w, struct source_txn *t);
 void source_abort(struct scripted_world *w, struct source_txn *t);
 void source_drop_session(struct scripted_world *w, struct source_txn *t);
 bool source_running(const struct source_txn *t);
-bool fence_refuses(const struct scripted_world *w);
+
+/* fence.c */
+bool fence_refuses(const struct scripted_world *w, enum db_side side);
+/* A client takes a number: no fence and no rollback stands in its way. */
+int64_t sequence_next(struct sequence *s, size_t number);
 
 /* write.c */
 void source_write(struct scripted_world *w, struct source_txn *t);

@@ -14,6 +14,7 @@ int64_t __wrap_mono_ms(void)
 void __wrap_nap_ms(int ms)
 {
     now += ms;
+    switch_wait();
 }
 
 void sim_clock_set(int64_t ms)
@@ -24,4 +25,9 @@ void sim_clock_set(int64_t ms)
 void sim_clock_pass(int64_t ms)
 {
     now += ms;
+}
+
+int64_t sim_clock(void)
+{
+    return now;
 }

@@ -2,8 +2,8 @@
  *            [--until-rows] [--without LIST] [--verbose]
  *
  * Runs the seeds S … S+N-1. Exit 0: no finding; 3: a finding, printed with its seed; 2: usage.
- * --without late,lost,crash,unknown,restart,truncate,second,user leaves trouble
- *            out, to find a cause.
+ * --without late,lost,crash,unknown,restart,truncate,second,user,switch leaves
+ *            trouble out, to find a cause.
  * --until-rows stops at the first run that ends with wrong rows (for plants).
  * With --state, the seed to go on from is kept in FILE, so that a long range can be resumed. */
 #include "tests/simulation/sim.h"
@@ -114,10 +114,11 @@ static void keep(const struct options *o, uint64_t next)
 
 int main(int argc, char **argv)
 {
-    static const char *const names[] = {"equal", "rows", "stopped", "stuck"};
+    static const char *const names[] = {"equal", "rows", "stopped", "stuck", "switch"};
     struct options o = {.runs = 0, .seed = 1};
-    uint64_t counts[4] = {0};
+    uint64_t counts[VERDICTS] = {0};
     double start = seconds();
+    uint64_t runs = 0;
     uint64_t seed;
 
     if (parse(argc, argv, &o) < 0)
@@ -142,8 +143,10 @@ int main(int argc, char **argv)
             break;
     }
     keep(&o, seed);
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < VERDICTS; i++)
         printf("%s %" PRIu64 "  ", names[i], counts[i]);
+    for (int i = 0; i < VERDICTS; i++)
+        runs += counts[i];
     printf("in %.1f s, next seed %" PRIu64 "\n", seconds() - start, seed);
-    return counts[VERDICT_EQUAL] == counts[0] + counts[1] + counts[2] + counts[3] ? 0 : 3;
+    return counts[VERDICT_EQUAL] == runs ? 0 : 3;
 }

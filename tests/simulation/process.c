@@ -162,7 +162,8 @@ static int step(struct sim *s, struct process *p, struct err *e)
 {
     switch (p->role) {
     case ROLE_CAPTURE:
-        return capture_step(p->stage.capture, 0, e);
+        /* A switch asks whether somebody holds this lease. */
+        return !s->sw.wanted || lead(s, p) ? capture_step(p->stage.capture, 0, e) : 0;
     case ROLE_CONDUCTOR:
         return lead(s, p) ? (int)conductor_step(p->stage.conductor, e) : 0;
     case ROLE_WORKER:

@@ -2,6 +2,8 @@
 #include "tests/simulation/sim.h"
 
 #include "apply/apply.h"
+#include "control/facts.h"
+#include "cutover/cutover.h"
 #include "engines/postgres/visible.h"
 #include "journal/journal.h"
 
@@ -9,6 +11,11 @@
 #include <stdio.h>
 #include <string.h>
 
+/* A run that switches: rounds until the load is done, rounds of trouble with the switch, and those
+ * that follow it. */
+#define LOAD_ROUNDS 600
+#define SWITCH_STEPS 2500
+#define SWITCH_AFTER 60
 /* After this many steps the trouble ends, wherever the migration is; and after these many since the
  * source has fallen silent. */
 #define TROUBLE_STEPS 5000
@@ -78,6 +85,51 @@ static void trouble(struct sim *s)
     }
 }
 
+static bool load_is_done(const struct sim *s)
+{
+    const json_t *phase = scripted_fact(s->world, "phase", "load");
+    const char *name = json_string_value(json_object_get(phase, "phase"));
+
+    return name && strcmp(name, load_phase_name(LOAD_DONE)) == 0;
+}
+
+static void settle_down(struct sim *s)
+{
+    scripted_calm(s->world);
+    s->calm = true;
+    for (int i = 0; i < s->n; i++)
+        s->p[i].pause = 0;
+}
+
+static void calm_round(struct sim *s)
+{
+    for (int i = 0; i < s->n; i++)
+        process_step(s, &s->p[i]);
+    sim_clock_pass(CALM_ROUND_MS);
+    scripted_pass(s->world, CALM_ROUND_MS);
+}
+
+/* A switch happens under load, in trouble, once the load is done. */
+static void trouble_with_switch(struct sim *s)
+{
+    int after = 0;
+
+    settle_down(s);
+    for (int round = 0; round < LOAD_ROUNDS && !(user_step(s) && load_is_done(s)); round++)
+        calm_round(s);
+    scripted_trouble(s->world, s->sw.share);
+    s->calm = false;
+    for (int i = 0; i < SWITCH_STEPS && after < SWITCH_AFTER; i++) {
+        process_step(s, &s->p[sim_draw(s) % (uint64_t)s->n]);
+        if (sim_chance(s, 1, 3))
+            switch_step(s);
+        if (sim_chance(s, 1, 40))
+            user_step(s);
+        sim_clock_pass((int64_t)(sim_draw(s) % (sim_chance(s, 1, 100) ? 8000 : 20)));
+        after += switch_is_over(s);
+    }
+}
+
 static bool all_quiet(const struct sim *s)
 {
     for (int i = 0; i < s->n; i++) {
@@ -97,16 +149,11 @@ static int calm(struct sim *s)
     int quiet = 0;
 
     scripted_silence(s->world);
-    scripted_calm(s->world);
-    s->calm = true;
-    for (int i = 0; i < s->n; i++)
-        s->p[i].pause = 0;
+    settle_down(s);
     for (int round = 0; round < CALM_ROUNDS && quiet < QUIET_ROUNDS; round++) {
-        for (int i = 0; i < s->n; i++)
-            process_step(s, &s->p[i]);
-        sim_clock_pass(CALM_ROUND_MS);
-        scripted_pass(s->world, CALM_ROUND_MS);
-        quiet = user_step(s) && all_quiet(s) ? quiet + 1 : 0;
+        calm_round(s);
+        switch_step(s);
+        quiet = user_step(s) && all_quiet(s) && switch_is_over(s) ? quiet + 1 : 0;
     }
     return quiet;
 }
@@ -130,11 +177,19 @@ static enum verdict judge(struct sim *s, int quiet)
 {
     struct scripted_difference d;
 
+    if (s->sw.differs) {
+        report_rows(s, &s->sw.difference);
+        return VERDICT_ROWS;
+    }
     if (scripted_compare(s->world, &d)) {
         report_rows(s, &d);
         if (s->failed)
             report_failure(s);
         return VERDICT_ROWS;
+    }
+    if (s->sw.broken[0]) {
+        fprintf(stderr, "finding: seed %" PRIu64 ": switch: %s\n", s->seed, s->sw.broken);
+        return VERDICT_SWITCH;
     }
     if (s->failed) {
         report_failure(s);
@@ -145,6 +200,8 @@ static enum verdict judge(struct sim *s, int quiet)
         for (int i = 0; i < s->n; i++)
             fprintf(stderr, " %s %d%s%s", role_name(s->p[i].role), s->p[i].number,
                     s->p[i].idle ? " idle" : "", s->p[i].finished ? " finished" : "");
+        if (s->sw.wanted)
+            fprintf(stderr, " cutover %s", cutover_state_name((enum cutover_state)s->sw.state));
         fprintf(stderr, "\n");
         return VERDICT_STUCK;
     }
@@ -162,6 +219,12 @@ static void print_counts(const struct sim *s)
             "\n",
             s->seed, s->steps, s->retries, s->fenced, c->calls, c->committed, c->late, c->lost,
             c->crashes, c->unknown, c->restarts, c->lock_waits);
+    if (s->sw.wanted)
+        fprintf(stderr,
+                "seed %" PRIu64 ": switch %s, attempts %" PRIu64 " undone %" PRIu64
+                " written behind it %d%s\n",
+                s->seed, cutover_state_name((enum cutover_state)s->sw.state), s->sw.attempts,
+                s->sw.undone, s->sw.written, s->sw.in_calm ? ", in calm" : "");
 }
 
 static bool has(const struct sim_settings *settings, const char *kind)
@@ -191,15 +254,21 @@ enum verdict sim_run(uint64_t seed, const struct sim_settings *settings)
     leave_out(&s.options, settings);
     s.options.cuts = &pg_cut_ops;
     s.options.widen = pg_widen_xid;
+    s.sw.wanted = seed % 3 == 0 && has(settings, "switch");
+    s.options.cutover = s.sw.wanted;
     s.world = scripted_world_new(seed, &s.options);
     make_processes(&s, has(settings, "second"));
     s.meddles = sim_chance(&s, 1, 4) && has(settings, "user");
+    switch_init(&s);
     trouble(&s);
+    if (s.sw.wanted)
+        trouble_with_switch(&s);
     verdict = judge(&s, calm(&s));
     if (s.verbose) {
         scripted_print_log(s.world, stderr);
         print_counts(&s);
     }
+    switch_close(&s);
     for (int i = 0; i < s.n; i++)
         process_close(&s, &s.p[i]);
     scripted_world_free(s.world);

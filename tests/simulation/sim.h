@@ -41,6 +41,34 @@ struct process {
 };
 
 #define PROCESSES 8
+#define COORDINATORS 2
+
+struct coordinator;
+
+/* The switch, in the runs that do one. */
+struct sim_switch {
+    bool wanted;   /* this run does one */
+    bool tried;    /* the user has begun to try */
+    bool early;    /* once, before the load is done: it must be refused */
+    bool twice;    /* a second coordinator comes now and then */
+    int share;     /* in 1/100: of the world's faults, while it is tried */
+    int kill;      /* in 1/100: a coordinator dies at some call */
+    int stall;     /* in 1/10,000 of its calls: it hangs, perhaps longer than its lease */
+    int lease_ms;  /* of the fence */
+    int pause_ms;  /* the longest pause */
+    int topped_up; /* transactions that the source was given beyond its own */
+    struct coordinator *c[COORDINATORS];
+    uint64_t attempts;
+    uint64_t undone;
+    uint64_t at_closed; /* transactions that the source had committed then */
+    bool closed;
+    bool in_calm;                          /* nothing stood in its way any more */
+    int written;                           /* by applications, on the target */
+    int state;                             /* of the row, as last seen */
+    bool differs;                          /* at `closed`: */
+    struct scripted_difference difference; /* what the target lacked */
+    char broken[300];                      /* what must hold and did not */
+};
 
 struct sim {
     uint64_t seed;
@@ -48,6 +76,7 @@ struct sim {
     bool verbose;
     bool calm;
     bool meddles; /* the user parks and copies again without need */
+    struct sim_switch sw;
     struct scripted_options options;
     struct scripted_world *world;
     struct process p[PROCESSES];
@@ -61,7 +90,8 @@ struct sim {
 };
 
 /* What a run came to. */
-enum verdict { VERDICT_EQUAL, VERDICT_ROWS, VERDICT_STOPPED, VERDICT_STUCK };
+enum verdict { VERDICT_EQUAL, VERDICT_ROWS, VERDICT_STOPPED, VERDICT_STUCK, VERDICT_SWITCH };
+#define VERDICTS 5
 
 uint64_t sim_draw(struct sim *s);
 bool sim_chance(struct sim *s, int of, int whole);
@@ -76,6 +106,21 @@ void process_close(struct sim *s, struct process *p);
 /* user.c: looks at the lanes, mends what is to be mended. True if nothing is left to do. */
 bool user_step(struct sim *s);
 
+/* switch.c: the user who switches, the coordinators of the cutover, the target's applications. */
+void switch_init(struct sim *s);
+/* One round: perhaps a coordinator is begun, runs on for some calls, and an application writes. */
+void switch_step(struct sim *s);
+/* Nothing is left to do. */
+bool switch_is_over(const struct sim *s);
+/* May the user still ask for something else? */
+bool switch_is_quiet(const struct sim *s);
+/* Where a coordinator waits, others go on; false: the caller is none. */
+bool switch_wait(void);
+void switch_close(struct sim *s);
+
+/* watch.c: what must hold in every moment of a switch; at every call. */
+void watch(struct sim *s);
+
 /* run.c: one seed; prints what it found. */
 struct sim_settings {
     bool verbose;
@@ -86,5 +131,6 @@ enum verdict sim_run(uint64_t seed, const struct sim_settings *settings);
 /* clock.c: what the stages take for time. */
 void sim_clock_set(int64_t ms);
 void sim_clock_pass(int64_t ms);
+int64_t sim_clock(void);
 
 #endif

@@ -59,7 +59,8 @@ static int look(struct sim *s, struct db *db, bool *settled, struct err *e)
         *settled = *settled && lane->state == LANE_FOLLOWING;
         if (lane->state == LANE_PARKED && n == 0)
             status = mend(s, db, lane, e);
-        else if (lane->state == LANE_FOLLOWING && s->meddles && !s->calm && sim_chance(s, 1, 40))
+        else if (lane->state == LANE_FOLLOWING && s->meddles && !s->calm && switch_is_quiet(s) &&
+                 sim_chance(s, 1, 40))
             status = meddle(s, db, lane, e);
     }
     facts_release(requests, n);
