@@ -256,6 +256,22 @@ static bool is_changed(const struct cursor *c, const struct track *t)
     return named && (t->lane.state == LANE_FOLLOWING || t == c->only);
 }
 
+/* A partition that was not planned cannot be had by copying its siblings again. */
+static int park_changed(struct apply *a, const struct cursor *c, struct track *t, struct err *e)
+{
+    char reason[ERR_MSG_MAX + 1200];
+    char position[64] = "";
+    bool own = strcmp(t->label, c->changed_table) == 0;
+
+    if (c->in_txn)
+        a->m->source.engine->position_text(c->txn.commit, position, sizeof(position));
+    snprintf(reason, sizeof(reason), "%s: %s%s%s%s%s", c->changed_table, c->changed_reason,
+             position[0] ? ", at " : "", position,
+             own ? "; after the same change on the target: lockstep tables recopy " : "",
+             own ? t->label : "");
+    return park(a, t, reason, e);
+}
+
 /* A table's shape is not the planned one any more: it (or the leaves of that root) parks where the
  * last commit stands. One that is parked already is no news. */
 static int on_table_changed(struct apply *a, struct cursor *c, struct err *e)
@@ -272,7 +288,9 @@ static int on_table_changed(struct apply *a, struct cursor *c, struct err *e)
         return -1;
     c->streaming = false;
     for (size_t i = 0; i < a->tracks.n; i++) {
-        if (is_changed(c, &a->tracks.v[i]) && park(a, &a->tracks.v[i], c->changed_reason, e) < 0)
+        struct track *t = &a->tracks.v[i];
+
+        if (is_changed(c, t) && park_changed(a, c, t, e) < 0)
             return -1;
     }
     return apply_rewind(a, e);

@@ -70,6 +70,19 @@ int requests_poll(struct apply *a, struct err *e);
 int requests_pin(struct apply *a, struct err *e);
 void requests_release(struct apply *a);
 
+/* ---- reshape.c: a table that is copied again in the shape that it has now ---- */
+
+/* *out: its new shape, or NULL if it is the planned one. ERR_REFUSED: it cannot be taken over, or
+ * the target's table is another. Outside of transactions. */
+int reshape_look(struct apply *a, const struct table *planned, struct arena *arena,
+                 struct table **out, struct err *e);
+/* Plans the new shape and asks capture to go by it. In a transaction. */
+int reshape_store(struct apply *a, const struct table *t, struct err *e);
+/* 1: capture goes by the new shape from *record on; 0: no new shape was asked for; -1. */
+int reshape_record(struct apply *a, const char *label, uint64_t *record, struct err *e);
+/* That is of no interest any more. */
+int reshape_forget(struct apply *a, const char *label, struct err *e);
+
 /* ---- apply.c ---- */
 
 int apply_source(struct apply *a, struct db **out, struct err *e);

@@ -76,8 +76,10 @@ static int obey_resume(struct apply *a, const char *label, const struct fact *re
     return done(a, request, e);
 }
 
-/* The lane's rows, ledger lines and state go in one transaction; the conductor plans it anew. */
-static int empty_table(struct apply *a, struct track *t, const struct table *shape, struct err *e)
+/* The lane's rows, ledger lines and state go in one transaction; the conductor plans it anew.
+ * fresh: the shape that it has now, if that is another. */
+static int empty_table(struct apply *a, struct track *t, const struct table *shape,
+                       const struct table *fresh, struct err *e)
 {
     struct arena arena = ARENA_INIT;
     struct table_fact line;
@@ -85,7 +87,8 @@ static int empty_table(struct apply *a, struct track *t, const struct table *sha
 
     if (checkpoint_hold(a->db, "forward", &a->checkpoint, e) < 0 ||
         a->db->engine->truncate(a->db, &shape, 1, false, e) < 0 ||
-        ledger_reset(a->db, t->label, e) < 0 ||
+        ledger_reset(a->db, t->label, e) < 0 || reshape_forget(a, t->label, e) < 0 ||
+        (fresh && reshape_store(a, fresh, e) < 0) ||
         table_fact_load(a->db, t->label, &arena, &line, e) < 0)
         goto out;
     line.nchunks = 0;
@@ -128,6 +131,7 @@ static int obey_recopy(struct apply *a, const char *label, const struct fact *re
     struct arena arena = ARENA_INIT;
     struct table_list shapes;
     const struct table *shape;
+    struct table *fresh;
     struct lane before = t ? t->lane : (struct lane){0};
     int status = -1;
 
@@ -139,9 +143,13 @@ static int obey_recopy(struct apply *a, const char *label, const struct fact *re
         goto out;
     shape = table_list_find(&shapes, label);
     invariant(shape != NULL);
+    if (reshape_look(a, shape, &arena, &fresh, e) < 0) {
+        status = refuse_recopy(a, t, request, e);
+        goto out;
+    }
     if (a->db->engine->begin(a->db, e) < 0)
         goto out;
-    if (empty_table(a, t, shape, e) < 0 || done(a, request, e) < 0) {
+    if (empty_table(a, t, shape, fresh, e) < 0 || done(a, request, e) < 0) {
         t->lane = before;
         if (a->db->engine->rollback(a->db, NULL) == 0)
             status = refuse_recopy(a, t, request, e);
@@ -310,34 +318,76 @@ static void release_gone(struct apply *a, const struct fact *requests, size_t n)
     }
 }
 
+/* 1: all of its chunks are there; 0; -1. */
+static int is_loaded(struct apply *a, const char *label, struct err *e)
+{
+    struct arena arena = ARENA_INIT;
+    struct chunk_list chunks;
+    struct table_fact line;
+    size_t loaded = 0;
+    int status = -1;
+
+    if (table_fact_load(a->db, label, &arena, &line, e) < 0 ||
+        ledger_load(a->db, label, &arena, &chunks, e) < 0)
+        goto out;
+    for (size_t i = 0; i < chunks.n; i++)
+        loaded += chunks.v[i].state == CHUNK_DONE ? 1 : 0;
+    status = line.nchunks > 0 && loaded >= line.nchunks;
+out:
+    arena_release(&arena);
+    return status;
+}
+
+/* Copied in a new shape: goes on from where capture goes by it, unless the shape has changed once
+ * more. 1: the lane may go on; 0: not yet, or it was parked; -1. */
+static int finish_reshape(struct apply *a, struct track *t, struct err *e)
+{
+    const struct lane parked = {.state = LANE_PARKED,
+                                .reason = "its shape changed again while it was copied; the same "
+                                          "change on the target, then lockstep tables recopy"};
+    struct arena arena = ARENA_INIT;
+    struct table_list shapes;
+    struct table *fresh = NULL;
+    uint64_t record;
+    int found = reshape_record(a, t->label, &record, e);
+
+    if (found <= 0 || a->checkpoint.record < record) {
+        arena_release(&arena);
+        return found < 0 ? -1 : found == 0;
+    }
+    if (shapes_load(a->db, &arena, &shapes, e) < 0) {
+        found = -1;
+    } else if (reshape_look(a, table_list_find(&shapes, t->label), &arena, &fresh, e) < 0) {
+        found = e->class == ERR_REFUSED ? 0 : -1;
+    }
+    if (found == 0 || (found > 0 && fresh)) {
+        err_clear(e);
+        found = move_lane(a, t, &parked, apply_store_lane, e) < 0 ? -1 : 0;
+    }
+    if (found > 0 && t->lane.record < record)
+        t->lane.record = record;
+    arena_release(&arena);
+    return found;
+}
+
 /* A lane that is being loaded again, and whose chunks are all there, catches up from where it was
  * taken off the stream. */
 static int finish_recopies(struct apply *a, struct err *e)
 {
-    struct arena arena = ARENA_INIT;
     int status = 0;
 
-    for (size_t i = 0; status == 0 && i < a->tracks.n; i++) {
+    for (size_t i = 0; status >= 0 && i < a->tracks.n; i++) {
         struct track *t = &a->tracks.v[i];
-        struct chunk_list chunks;
-        struct table_fact line;
-        size_t loaded = 0;
 
         if (t->lane.state != LANE_LOADING)
             continue;
-        if (table_fact_load(a->db, t->label, &arena, &line, e) < 0 ||
-            ledger_load(a->db, t->label, &arena, &chunks, e) < 0) {
-            status = -1;
-            break;
-        }
-        for (size_t j = 0; j < chunks.n; j++)
-            loaded += chunks.v[j].state == CHUNK_DONE ? 1 : 0;
-        if (line.nchunks == 0 || loaded < line.nchunks)
-            continue;
-        status = move_lane(a, t, &catching_up, apply_store_lane, e);
+        status = is_loaded(a, t->label, e);
+        if (status > 0)
+            status = finish_reshape(a, t, e);
+        if (status > 0)
+            status = move_lane(a, t, &catching_up, apply_store_lane, e);
     }
-    arena_release(&arena);
-    return status;
+    return status < 0 ? -1 : 0;
 }
 
 /* Lanes have moved: the main stream looks again, from where it stands, to the pin it was going to.

@@ -38,6 +38,8 @@
  */
 #define CAPTURE_PAUSE_PERCENT 97
 #define CAPTURE_FULL_CHECK_MS 1000
+/* How often a table's new shape is looked for. */
+#define CAPTURE_SHAPES_MS 500
 /* The encoding buffer keeps this much between records. */
 #define CAPTURE_BUFFER_KEEP (1024u * 1024u)
 
@@ -60,6 +62,7 @@ struct capture {
     size_t unflushed;        /* bytes */
     int64_t last_heartbeat_ms;
     int64_t last_full_check_ms;
+    int64_t last_shapes_check_ms;
     bool paused;
     char changed_table[520]; /* said last; the stream says it in every transaction */
 
@@ -107,7 +110,7 @@ static void capture_stop(struct capture *c)
     arena_release(&c->arena);
     c->in_txn = false;
     c->idle = (struct position){0, 0};
-    c->in_txn = false;
+    c->changed_table[0] = '\0';
     c->unflushed = 0;
 }
 
@@ -259,10 +262,68 @@ static int open_encoder(struct capture *c, struct err *e)
     return 0;
 }
 
+/* ---- tables that were planned anew (apply/reshape.c) ---- */
+
+static const char reshape[] = "reshape/";
+
+/* The requests that the shapes, when read after this, have in them. */
+static int find_reshaped(struct capture *c, struct fact **out, size_t *n, struct err *e)
+{
+    return c->control->engine->fact_scan(c->control, "request", reshape, out, n, e);
+}
+
+/* The stream goes by the new shapes from the next record on. Answer and removal together: whoever
+ * finds the request gone, finds the answer. */
+static int answer_reshaped(struct capture *c, const struct fact *facts, size_t n, struct err *e)
+{
+    struct db *db = c->control;
+    int status = 0;
+
+    if (n == 0)
+        return 0;
+    if (db->engine->begin(db, e) < 0)
+        return -1;
+    for (size_t i = 0; status == 0 && i < n; i++) {
+        json_int_t next = (json_int_t)journal_next(c->writer);
+
+        status = answer_put(db, facts[i].key, json_pack("{s:I}", "record", next), e);
+        if (status == 0)
+            status = request_clear(db, facts[i].key, e);
+    }
+    if (status == 0)
+        return db->engine->commit(db, e);
+    db->engine->rollback(db, NULL);
+    return -1;
+}
+
+/* A table was planned anew: the stream is closed, to be opened with its new shape. It goes on from
+ * what is durable, as after a death. */
+static int look_for_shapes(struct capture *c, struct err *e)
+{
+    int64_t now = mono_ms();
+    struct fact *facts;
+    size_t n;
+
+    if (c->last_shapes_check_ms && now - c->last_shapes_check_ms < CAPTURE_SHAPES_MS)
+        return 0;
+    c->last_shapes_check_ms = now;
+    if (find_reshaped(c, &facts, &n, e) < 0)
+        return -1;
+    if (n > 0) {
+        log_event(LOG_INFO, "capture", "table-reshaped", "table=%s",
+                  facts[0].key + sizeof(reshape) - 1);
+        capture_stop(c);
+    }
+    facts_release(facts, n);
+    return 0;
+}
+
 /* 1 started, 0 there is no stream yet, -1. */
 static int capture_start(struct capture *c, struct err *e)
 {
     struct stream_fact stream;
+    struct fact *reshaped = NULL;
+    size_t nreshaped = 0;
     char *note = NULL;
     bool exists;
     int status;
@@ -277,13 +338,24 @@ static int capture_start(struct capture *c, struct err *e)
         return -1;
     if (stream.state != STREAM_CREATED)
         return 0;
-    if (shapes_load(c->control, &c->arena, &c->shapes, e) < 0 || open_encoder(c, e) < 0)
+    if (find_reshaped(c, &reshaped, &nreshaped, e) < 0)
         return -1;
-    if (journal_writer_open(&c->journal, &c->writer, &note, e) < 0)
-        return err_wrap(e, "journal");
-    status = find_start(c, &stream, note, e);
+    status = shapes_load(c->control, &c->arena, &c->shapes, e);
+    if (status == 0)
+        status = open_encoder(c, e);
+    if (status == 0 && journal_writer_open(&c->journal, &c->writer, &note, e) < 0)
+        status = err_wrap(e, "journal");
+    if (status == 0)
+        status = find_start(c, &stream, note, e);
     free(note);
-    if (status < 0 || declare_schemas(c, e) < 0 || open_stream(c, stream.epoch, e) < 0)
+    if (status == 0)
+        status = declare_schemas(c, e);
+    if (status == 0)
+        status = open_stream(c, stream.epoch, e);
+    if (status == 0)
+        status = answer_reshaped(c, reshaped, nreshaped, e);
+    facts_release(reshaped, nreshaped);
+    if (status < 0)
         return -1;
     set_durable(c, c->pending);
     log_event(LOG_INFO, "capture", "started", "generation=%u tables=%zu",
@@ -434,6 +506,10 @@ int capture_step(struct capture *c, int timeout_ms, struct err *e)
 {
     int status = 1;
 
+    if (c->stream && look_for_shapes(c, e) < 0) {
+        capture_stop(c);
+        return -1;
+    }
     if (!c->stream) {
         status = capture_start(c, e);
         if (status == 0)

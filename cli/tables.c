@@ -12,26 +12,12 @@ struct verb {
     const char *name;
     const char *already;  /* what to say if there is nothing to do */
     enum lane_state goal; /* the lane is there already: nothing to do */
-    bool (*obeyed)(enum lane_state now);
 };
 
-static bool is_parked(enum lane_state now)
-{
-    return now == LANE_PARKED;
-}
-static bool is_not_parked(enum lane_state now)
-{
-    return now != LANE_PARKED;
-}
-static bool is_loading(enum lane_state now)
-{
-    return now == LANE_LOADING;
-}
-
 static const struct verb verbs[] = {
-    {"park", "is parked already", LANE_PARKED, is_parked},
-    {"resume", "follows already", LANE_FOLLOWING, is_not_parked},
-    {"recopy", "is being copied already", LANE_LOADING, is_loading},
+    {"park", "is parked already", LANE_PARKED},
+    {"resume", "follows already", LANE_FOLLOWING},
+    {"recopy", "is being copied already", LANE_LOADING},
 };
 
 static int list(struct cli *c, struct db *db, struct err *e)
@@ -65,28 +51,44 @@ out:
     return rc;
 }
 
-/* Waits a while for the stages to obey. 1 they did, 0 not yet, -1. */
-static int wait_obeyed(struct db *db, const struct verb *verb, const char *table, struct err *e)
+/* Waits a while for the stages to obey: the request goes when they did, and with it the lane has
+ * moved. 1 they did, 0 not yet, -1. */
+static int wait_obeyed(struct db *db, const char *request, struct err *e)
 {
     int64_t deadline = mono_ms() + WAIT_MS;
-    int obeyed = 0;
 
-    while (!obeyed && mono_ms() < deadline) {
-        struct arena a = ARENA_INIT;
-        struct lane lane;
-        int found = lane_load(db, table, &a, &lane, e);
-        int held = found < 0 ? -1 : lease_held(db, "apply", NULL, 0, e);
+    for (;;) {
+        json_t *body = NULL;
+        int there = fact_read(db, "request", request, &body, NULL, e);
+        int held = there <= 0 ? 0 : lease_held(db, "apply", NULL, 0, e);
 
-        obeyed = found > 0 && verb->obeyed(lane.state);
-        arena_release(&a);
-        if (held < 0 || stop_check(e) < 0)
+        json_decref(body);
+        if (there < 0 || held < 0 || stop_check(e) < 0)
             return -1;
-        if (!held && !obeyed)
+        if (!there)
+            return 1;
+        if (!held || mono_ms() >= deadline)
             return 0;
-        if (!obeyed)
-            nap_ms(POLL_MS);
+        nap_ms(POLL_MS);
     }
-    return obeyed;
+}
+
+/* Obeyed; but a table that cannot be copied again stays parked, and its lane says why. One that was
+ * resumed may be parked again by the very next change, which is told as well. */
+static int check_outcome(struct db *db, const struct verb *verb, const char *table, struct err *e)
+{
+    struct arena a = ARENA_INIT;
+    struct lane lane;
+    int found = lane_load(db, table, &a, &lane, e);
+    int rc = found < 0 ? -1 : 0;
+
+    if (found > 0 && verb->goal != LANE_PARKED && lane.state == LANE_PARKED) {
+        rc = err_set(e, verb->goal == LANE_LOADING ? ERR_REFUSED : ERR_CONFLICT, "%s is parked: %s",
+                     table, lane.reason ? lane.reason : "");
+        err_hint(e, "mend what the reason says, then lockstep tables %s %s", verb->name, table);
+    }
+    arena_release(&a);
+    return rc;
 }
 
 static int ask(struct cli *c, struct db *db, const struct verb *verb, struct err *e)
@@ -118,7 +120,9 @@ static int ask(struct cli *c, struct db *db, const struct verb *verb, struct err
                                            : json_object();
     if (request_put(db, request, body, e) < 0)
         goto out;
-    rc = wait_obeyed(db, verb, table, e);
+    rc = wait_obeyed(db, request, e);
+    if (rc > 0 && check_outcome(db, verb, table, e) < 0)
+        rc = -1;
     if (rc < 0)
         goto out;
     cli_put(c, "obeyed", json_boolean(rc));

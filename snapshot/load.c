@@ -165,6 +165,19 @@ int load_progress(struct conductor *c, const struct table_list *tables, struct a
 /* How long a long transaction of the source may hold a re-copy up before the step gives way. */
 #define SETTLE_MS 20000
 
+/* Does capture still go by the shape that the table had (apply/reshape.c)? 1, 0, -1. */
+static int is_reshaping(struct conductor *c, const char *label, struct err *e)
+{
+    struct arena a = ARENA_INIT;
+    const char *key = arena_printf(&a, "reshape/%s", label);
+    json_t *body = NULL;
+    int found = fact_read(c->target, "request", key, &body, NULL, e);
+
+    json_decref(body);
+    arena_release(&a);
+    return found;
+}
+
 int load_recopies(struct conductor *c, const struct table_list *tables, struct err *e)
 {
     struct arena a = ARENA_INIT;
@@ -185,9 +198,13 @@ int load_recopies(struct conductor *c, const struct table_list *tables, struct e
         status = table_fact_load(c->target, lanes.v[i].label, &a, &line, e);
         if (status < 0)
             break;
-        status = 0;
-        if (line.nchunks)
+        status = line.nchunks ? 1 : is_reshaping(c, lanes.v[i].label, e);
+        if (status < 0)
+            break;
+        if (status > 0) {
+            status = 0;
             continue;
+        }
         /* The new cut must see all that the lane had applied when it was taken off the stream. */
         status = c->source->engine->settle(c->source, SETTLE_MS, e);
         if (status == 0)
