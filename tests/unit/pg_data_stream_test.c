@@ -144,9 +144,16 @@ static void take_rest(void)
 
 static void expect(const char *sql, const char *changes)
 {
+    const char *text;
+
     if (sql)
         test_sql(control, sql);
-    assert_string_equal(transaction(), changes);
+    /* Reading a chunk may have made the log durable by a transaction of its own, without changes.
+     */
+    do
+        text = transaction();
+    while (!text[0] && changes[0]);
+    assert_string_equal(text, changes);
 }
 
 static void test_origin(void **state)
