@@ -77,11 +77,13 @@ class Load:
                                 "password=app-secret connect_timeout=5")
         try:
             while not self.over.wait(0.02):
-                with conn, conn.cursor() as cur:
-                    cur.execute("SET lock_timeout = '10s'")
-                    for _ in range(rng.randint(1, 4)):
-                        self.write(cur, rng, client)
-                self.done += 1
+                try:
+                    with conn, conn.cursor() as cur:
+                        for _ in range(rng.randint(1, 4)):
+                            self.write(cur, rng, client)
+                    self.done += 1
+                except psycopg2.errors.DeadlockDetected:  # with a TRUNCATE or an ALTER of a part
+                    continue
         except Exception as e:
             if not self.over.is_set():
                 self.trouble.append(repr(e))
@@ -160,8 +162,13 @@ class Lanes:
     # ---- what the parts are made of ----
 
     def on_source(self, sql):
-        """As the owner: one transaction."""
-        self.source.psql("shop", "-1", user="shop_owner", input=sql)
+        """As the owner: one transaction, again if it met the load in a deadlock."""
+        for again in (True, True, True, False):
+            try:
+                return self.source.psql("shop", "-1", user="shop_owner", input=sql)
+            except Failure as e:
+                if not again or "deadlock detected" not in str(e):
+                    raise
 
     def on_target(self, sql):
         self.target.psql("shop", "-1", input=sql)
@@ -298,6 +305,9 @@ class Lanes:
             self.on_target("SET LOCAL session_replication_role = replica; "
                            f"DELETE FROM ONLY {table}")
             self.recopy(table)
+        for _ in range(2):
+            self.lockstep.must("tables", "recopy", "shop.plain")
+        self.wait_lane("shop.plain", "following")
         self.verify()
         self.say("recopied while it was written to: plain, referred to, a leaf, without a key")
 
