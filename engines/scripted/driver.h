@@ -72,6 +72,8 @@ void scripted_calm(struct scripted_world *w);
 void scripted_trouble(struct scripted_world *w, int share);
 /* The source will begin so many transactions more. */
 void scripted_more(struct scripted_world *w, int transactions);
+/* So many it has yet to begin. */
+int scripted_left(const struct scripted_world *w);
 /* The source begins no more transactions; the running ones end. */
 void scripted_silence(struct scripted_world *w);
 bool scripted_is_silent(const struct scripted_world *w);

@@ -150,6 +150,11 @@ void scripted_more(struct scripted_world *w, int transactions)
     w->o.transactions = w->begun + transactions;
 }
 
+int scripted_left(const struct scripted_world *w)
+{
+    return w->o.transactions - w->begun;
+}
+
 void scripted_calm(struct scripted_world *w)
 {
     w->calm = true;

@@ -14,7 +14,7 @@
 /* A run that switches: rounds until the load is done, rounds of trouble with the switch, and those
  * that follow it. */
 #define LOAD_ROUNDS 600
-#define SWITCH_STEPS 2500
+#define SWITCH_STEPS 3500
 #define SWITCH_AFTER 60
 /* After this many steps the trouble ends, wherever the migration is; and after these many since the
  * source has fallen silent. */
@@ -109,9 +109,20 @@ static void calm_round(struct sim *s)
     scripted_pass(s->world, CALM_ROUND_MS);
 }
 
+/* Mostly those that a switch waits for. */
+static struct process *any_follower(struct sim *s)
+{
+    struct process *p = &s->p[sim_draw(s) % (uint64_t)s->n];
+
+    for (int i = 0; i < 2 && p->role != ROLE_CAPTURE && p->role != ROLE_APPLY; i++)
+        p = &s->p[sim_draw(s) % (uint64_t)s->n];
+    return p;
+}
+
 /* A switch happens under load, in trouble, once the load is done. */
 static void trouble_with_switch(struct sim *s)
 {
+    int64_t ms;
     int after = 0;
 
     settle_down(s);
@@ -120,12 +131,14 @@ static void trouble_with_switch(struct sim *s)
     scripted_trouble(s->world, s->sw.share);
     s->calm = false;
     for (int i = 0; i < SWITCH_STEPS && after < SWITCH_AFTER; i++) {
-        process_step(s, &s->p[sim_draw(s) % (uint64_t)s->n]);
-        if (sim_chance(s, 1, 3))
+        process_step(s, any_follower(s));
+        if (sim_chance(s, 1, 2))
             switch_step(s);
         if (sim_chance(s, 1, 40))
             user_step(s);
-        sim_clock_pass((int64_t)(sim_draw(s) % (sim_chance(s, 1, 100) ? 8000 : 20)));
+        ms = (int64_t)(sim_draw(s) % (sim_chance(s, 1, 100) ? 8000 : 20));
+        sim_clock_pass(ms);
+        scripted_pass(s->world, ms);
         after += switch_is_over(s);
     }
 }

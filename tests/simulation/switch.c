@@ -16,10 +16,10 @@
 
 #define FIRST_ACTOR 50 /* as actors of the world */
 #define STACK_BYTES ((size_t)512 * 1024)
-/* The calls of a whole cutover are about so many: it dies at one of them. */
-#define KILL_CALLS 150
+/* The calls of a whole cutover are about so many: it dies, or hangs, at one of them. */
+#define CALLS 150
 #define STALL_ROUNDS 120
-#define TOP_UP_MAX 120
+#define TOP_UP_MAX 250
 
 struct coordinator {
     int actor;
@@ -29,6 +29,7 @@ struct coordinator {
     int pause; /* rounds until it goes on, or is begun anew */
     int calls; /* until it lets others run */
     int fatal; /* calls until it dies; 0: it does not */
+    int hang;  /* calls until it hangs for longer than its lease; 0: it does not */
     char holder[40];
     struct migration m;
     struct cutover_request request;
@@ -91,7 +92,7 @@ static void on_call(void *ctx)
     }
     if (sim->calm)
         return;
-    if (chance(sim->sw.stall, 10000))
+    if ((c->hang > 0 && --c->hang == 0) || chance(sim->sw.stall, 10000))
         stall(c);
     else if (--c->calls > 0)
         return;
@@ -132,7 +133,8 @@ static void request(struct sim *s, struct coordinator *c)
                                           .holder_is_dead = chance(3, 4) ? is_dead : NULL,
                                           .say = tell,
                                           .ctx = c};
-    c->fatal = chance(s->sw.kill, 100) ? 1 + (int)(sim_draw(s) % KILL_CALLS) : 0;
+    c->fatal = chance(s->sw.kill, 100) ? 1 + (int)(sim_draw(s) % CALLS) : 0;
+    c->hang = s->sw.stall && chance(1, 2) ? 1 + (int)(sim_draw(s) % CALLS) : 0;
 }
 
 static void begin(struct sim *s, struct coordinator *c)
@@ -241,7 +243,7 @@ static void application(struct sim *s)
 /* There are writers to be caught for as long as it takes. */
 static void top_up(struct sim *s)
 {
-    if (s->sw.closed || s->calm || s->sw.topped_up >= TOP_UP_MAX || !scripted_is_silent(s->world))
+    if (s->sw.closed || s->calm || s->sw.topped_up >= TOP_UP_MAX || scripted_left(s->world) > 0)
         return;
     scripted_more(s->world, 10);
     s->sw.topped_up += 10;
@@ -272,9 +274,9 @@ bool switch_is_quiet(const struct sim *s)
 
 void switch_init(struct sim *s)
 {
-    static const int leases[] = {30, 300, 3000, 30000};
+    static const int leases[] = {300, 3000, 30000, 100000};
     static const int pauses[] = {3000, 30000, 100000, 300000};
-    static const int stalls[] = {0, 0, 20, 100};
+    static const int stalls[] = {0, 10, 30, 100};
     static const int shares[] = {0, 10, 30, 100};
     static const int kills[] = {0, 0, 20, 60};
 
@@ -290,7 +292,7 @@ void switch_init(struct sim *s)
     s->sw.share = shares[sim_draw(s) % 4];
     s->sw.kill = kills[sim_draw(s) % 4];
     for (int i = 0; i < s->n; i++)
-        s->p[i].m.lease_ms = chance(1, 4) ? 5000 : 60000;
+        s->p[i].m.lease_ms = chance(1, 8) ? 5000 : 60000;
     for (int i = 0; i < COORDINATORS; i++) {
         s->sw.c[i] = calloc(1, sizeof(struct coordinator));
         s->sw.c[i]->actor = FIRST_ACTOR + i;
