@@ -75,7 +75,8 @@ static void stall(struct coordinator *c)
 {
     c->pause = (int)(sim_draw(sim) % STALL_ROUNDS);
     if (chance(1, 2))
-        scripted_pass(sim->world, (int64_t)(sim_draw(sim) % (uint64_t)(2 * sim->sw.lease_ms)));
+        scripted_pass(sim->world,
+                      sim->sw.lease_ms + (int64_t)(sim_draw(sim) % (uint64_t)sim->sw.lease_ms));
 }
 
 /* Before each call of anybody. */
