@@ -19,8 +19,8 @@ struct worker {
     struct db *source; /* DB_READ */
     struct db *load;   /* DB_LOAD */
     struct db *schema;
-    struct arena arena; /* of todo, shapes */
-    struct chunk_list todo;
+    struct arena arena; /* of work, shapes */
+    struct chunk_list work;
     size_t next;
     struct table_list shapes;
     struct stream_fact stream;
@@ -59,7 +59,7 @@ static void disconnect(struct worker *w)
     close_db(&w->load);
     close_db(&w->schema);
     arena_release(&w->arena);
-    w->todo.n = 0;
+    w->work.n = 0;
     w->next = 0;
 }
 
@@ -217,8 +217,8 @@ static int look(struct worker *w, struct err *e)
 
     arena_reset(&w->arena);
     w->next = 0;
-    w->todo.n = 0;
-    if (ledger_load(w->control, "", &w->arena, &w->todo, e) < 0 ||
+    w->work.n = 0;
+    if (ledger_load(w->control, "", &w->arena, &w->work, e) < 0 ||
         shapes_load(w->control, &w->arena, &w->shapes, e) < 0)
         return -1;
     snapshot = w->stream.snapshot;
@@ -247,10 +247,10 @@ static int open_ends(struct worker *w, struct err *e)
 
 static int next_chunk(struct worker *w, struct err *e)
 {
-    if (w->next >= w->todo.n && look(w, e) < 0)
+    if (w->next >= w->work.n && look(w, e) < 0)
         return -1;
-    while (w->next < w->todo.n) {
-        struct chunk *c = &w->todo.v[w->next++];
+    while (w->next < w->work.n) {
+        struct chunk *c = &w->work.v[w->next++];
         int claimed;
 
         if (!can_copy(w, c))
@@ -321,7 +321,7 @@ static int step(struct worker *w, struct err *e)
     struct outlook outlook = {.chunks = true, .steps = true};
     int status = 0;
 
-    if (w->next >= w->todo.n && look_ahead(w, &outlook, e) < 0)
+    if (w->next >= w->work.n && look_ahead(w, &outlook, e) < 0)
         return -1;
     if (outlook.chunks)
         status = next_chunk(w, e);
