@@ -54,14 +54,15 @@ const struct option options[] = {
     {"cutover.on_switch", OPTION_TEXT, AT(cutover.on_switch), NULL, false, 0, 0, NULL,
      "Command that sends the applications to the target, when it is the only one to write to."},
     {"memory", OPTION_SIZE, AT(memory), "64MiB", false, 64 * MIB, TIB, NULL,
-     "Resident memory that the process keeps to, plus four times the largest row in flight."},
+     "The process stays under 64 MiB, plus four times the largest row in flight; more is not "
+     "used."},
     {"journal_max", OPTION_SIZE, AT(journal_max), "50GiB", false, 64 * MIB, 1024 * TIB, NULL,
      "The journal's ceiling: a warning at 80 %, capture pauses at 100 %."},
     {"pg_bindir", OPTION_TEXT, AT(pg_bindir), NULL, false, 0, 0, NULL,
      "Where pg_dump and pg_restore are. Default: the newest found, at least the source's "
      "version."},
     {"listen", OPTION_ADDRESS, AT(listen), "127.0.0.1:8650", false, 0, 0, NULL,
-     "Address of the status page."},
+     "Address of the status page of later versions; this one does not listen."},
     {"schema_registry", OPTION_LATER, 0, NULL, false, 0, 0, later_registry, NULL},
     {"schemas", OPTION_LATER, 0, NULL, false, 0, 0, later_schemas, NULL},
     {"tables.rules", OPTION_LATER, 0, NULL, false, 0, 0, later_rules, NULL},
