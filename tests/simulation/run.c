@@ -80,6 +80,8 @@ static void trouble(struct sim *s)
             process_step(s, p);
         if (sim_chance(s, 1, 40))
             user_step(s);
+        if (s->sw.early && sim_chance(s, 1, 8))
+            switch_step(s);
         sim_clock_pass((int64_t)(sim_draw(s) % (sim_chance(s, 1, 100) ? 8000 : 20)));
         after += scripted_is_silent(s->world);
     }

@@ -49,7 +49,7 @@ struct coordinator;
 struct sim_switch {
     bool wanted;   /* this run does one */
     bool tried;    /* the user has begun to try */
-    bool early;    /* once, before the load is done: it must be refused */
+    bool early;    /* also before the load is done, when it must be refused */
     bool twice;    /* a second coordinator comes now and then */
     int share;     /* in 1/100: of the world's faults, while it is tried */
     int kill;      /* in 1/100: a coordinator dies at some call */

@@ -206,26 +206,6 @@ static void coordinator_step(struct sim *s, struct coordinator *c, bool first)
     run(s, c);
 }
 
-/* The migration is registered by the process that runs the stages. */
-static bool registered(struct sim *s)
-{
-    const struct migration *m = &s->p[0].m;
-    struct server_identity ids[2] = {{.timeline = 1}, {.timeline = 1}};
-    struct db *db = NULL;
-    struct err e = {0};
-    bool done = scripted_fact(s->world, "migration", "self") != NULL;
-
-    if (done)
-        return true;
-    scripted_actor(s->world, FIRST_ACTOR - 1);
-    done = migration_open_target(m, DB_CONTROL, &db, &e) == 0 &&
-           migration_register(db, &ids[0], &ids[1], &e) == 0;
-    if (scripted_crashed(s->world))
-        scripted_recover(s->world);
-    engine_scripted.close(db);
-    return done;
-}
-
 /* An application that knows both servers writes wherever it may. */
 static void application(struct sim *s)
 {
@@ -244,7 +224,8 @@ static void application(struct sim *s)
 /* There are writers to be caught for as long as it takes. */
 static void top_up(struct sim *s)
 {
-    if (s->sw.closed || s->calm || s->sw.topped_up >= TOP_UP_MAX || scripted_left(s->world) > 0)
+    if (s->sw.closed || s->calm || s->sw.state < CUTOVER_PREPARED ||
+        s->sw.topped_up >= TOP_UP_MAX || scripted_left(s->world) > 0)
         return;
     scripted_more(s->world, 10);
     s->sw.topped_up += 10;
@@ -252,7 +233,7 @@ static void top_up(struct sim *s)
 
 void switch_step(struct sim *s)
 {
-    if (!s->sw.wanted || !registered(s))
+    if (!s->sw.wanted)
         return;
     s->sw.tried = true;
     top_up(s);
