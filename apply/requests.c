@@ -14,6 +14,7 @@
 
 struct request_kind {
     const char *prefix;
+    bool lanes; /* it takes a table off the stream, or back */
     /* `rest`: the key behind the prefix. */
     int (*obey)(struct apply *a, const char *rest, const struct fact *request, struct err *e);
 };
@@ -288,17 +289,36 @@ void requests_release(struct apply *a)
 /* ---- polling ---- */
 
 static const struct request_kind kinds[] = {
-    {"park/", obey_park}, {"resume/", obey_resume}, {"recopy/", obey_recopy},
-    {"pin/", obey_pin},   {"pause/", obey_pause},
+    {"park/", true, obey_park}, {"resume/", true, obey_resume}, {"recopy/", true, obey_recopy},
+    {"pin/", false, obey_pin},  {"pause/", false, obey_pause},
 };
+
+/* During a switch the lanes stay as they are. The coordinator records where it is going before its
+ * first marker and looks at the lanes behind it: what was begun before it said so, it sees. */
+static int obey_lanes(struct apply *a, const struct request_kind *kind, const struct fact *request,
+                      struct err *e)
+{
+    bool switching;
+
+    if (switch_under_way(a->db, &switching, e) < 0)
+        return -1;
+    if (!switching)
+        return kind->obey(a, request->key + strlen(kind->prefix), request, e);
+    log_event(LOG_WARN, "apply", "request-refused", "request=%s a cutover is under way",
+              request->key);
+    return done(a, request, e);
+}
 
 static int obey(struct apply *a, const struct fact *request, struct err *e)
 {
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
         size_t n = strlen(kinds[i].prefix);
 
-        if (strncmp(request->key, kinds[i].prefix, n) == 0)
-            return kinds[i].obey(a, request->key + n, request, e);
+        if (strncmp(request->key, kinds[i].prefix, n) != 0)
+            continue;
+        if (kinds[i].lanes)
+            return obey_lanes(a, &kinds[i], request, e);
+        return kinds[i].obey(a, request->key + n, request, e);
     }
     return 0;
 }

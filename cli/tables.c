@@ -99,6 +99,7 @@ static int ask(struct cli *c, struct db *db, const struct verb *verb, struct err
     int found = lane_load(db, table, &a, &lane, e);
     const char *request;
     json_t *body;
+    bool switching;
     int rc = -1;
 
     if (found <= 0) {
@@ -113,6 +114,13 @@ static int ask(struct cli *c, struct db *db, const struct verb *verb, struct err
         cli_say(c, "%s %s", table, verb->already);
         cli_next(c, "lockstep tables list");
         rc = EXIT_DONE;
+        goto out;
+    }
+    if (switch_under_way(db, &switching, e) < 0)
+        goto out;
+    if (switching) {
+        err_set(e, ERR_REFUSED, "a cutover is under way or made: the lanes stay as they are");
+        err_hint(e, "lockstep status tells how far it is");
         goto out;
     }
     request = arena_printf(&a, "%s/%s", verb->name, table);

@@ -155,6 +155,23 @@ int request_put(struct db *db, const char *name, json_t *body, struct err *e)
     return fact_write(db, "request", name, body, e);
 }
 
+static bool is_before_fence(const char *state)
+{
+    return !state || strcmp(state, "none") == 0 || strcmp(state, "prepared") == 0;
+}
+
+int switch_under_way(struct db *db, bool *out, struct err *e)
+{
+    json_t *body;
+
+    *out = false;
+    if (fact_read(db, "cutover", "forward", &body, NULL, e) < 0)
+        return -1;
+    *out = !is_before_fence(fact_text(body, "state")) || !is_before_fence(fact_text(body, "going"));
+    json_decref(body);
+    return 0;
+}
+
 int request_clear(struct db *db, const char *name, struct err *e)
 {
     return db->engine->fact_delete(db, "request", name, e);

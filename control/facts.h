@@ -145,6 +145,9 @@ int lease_held(struct db *db, const char *name, char *holder, size_t size, struc
 /* ---- requests and answers between commands and stages ---- */
 
 int request_put(struct db *db, const char *name, json_t *body, struct err *e);
+/* Is a cutover on its way past `prepared`, or through? Then no lane may be taken off the stream any
+ * more: what it lacked would be missing behind the switch. True also if that cannot be undone. */
+int switch_under_way(struct db *db, bool *out, struct err *e);
 int request_clear(struct db *db, const char *name, struct err *e);
 int answer_put(struct db *db, const char *name, json_t *body, struct err *e);
 
