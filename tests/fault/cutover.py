@@ -412,6 +412,9 @@ class Cutover:
         self.must("cutover said again", code, 0)
         if "switched" not in again:
             raise Failure(f"the second answer is another: {again}")
+        for verb in ("park", "recopy"):
+            code = self.lockstep.do("tables", verb, "shop.accounts")[0]
+            self.must(f"tables {verb} behind the switch", code, 4)
         code, out, err = self.cutover("--json")
         answer = json.loads(out)
         self.must("the state in the JSON", answer.get("state"), "switched")
