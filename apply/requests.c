@@ -426,6 +426,19 @@ static int look_again(struct apply *a, struct err *e)
     return 0;
 }
 
+/* An apply that was taken over while it had nothing to write does not know it, nor the lanes as
+ * they are now: it must not take requests away from its successor. */
+static int still_ours(struct apply *a, struct err *e)
+{
+    struct checkpoint now;
+
+    if (checkpoint_load(a->db, "forward", &now, e) < 0)
+        return -1;
+    if (now.version == a->checkpoint.version)
+        return 0;
+    return err_set(e, ERR_FENCED, "checkpoint forward was taken over by another apply");
+}
+
 int requests_poll(struct apply *a, struct err *e)
 {
     struct fact *requests;
@@ -437,6 +450,8 @@ int requests_poll(struct apply *a, struct err *e)
     a->standing = false;
     a->pin_wanted = false;
     release_gone(a, requests, n);
+    if (n)
+        status = still_ours(a, e);
     for (size_t i = 0; status == 0 && i < n; i++)
         status = obey(a, &requests[i], e);
     if (status == 0)
