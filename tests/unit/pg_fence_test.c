@@ -15,6 +15,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #define DATABASE "lockstep_fence_test"
@@ -532,7 +533,7 @@ struct writer {
     int acked;
     int refusals;
 };
-static volatile bool writers_stop;
+static atomic_bool writers_stop;
 
 static void *writer_main(void *arg)
 {
