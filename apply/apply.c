@@ -182,10 +182,11 @@ static int commit_batch(struct apply *a, struct cursor *c, struct err *e)
 
     if (open_txn(a, c, e) < 0 || portion_run(a, c->items, c->complete, e) < 0)
         return -1;
+    /* From here on no table is to blame, and none is parked for it. */
+    a->culprit = NULL;
     status = c == &a->main ? advance_main(a, &to, e) : advance_lane(a, &lane, e);
     if (status < 0)
         return -1;
-    a->culprit = NULL;
     if (a->db->engine->commit(a->db, e) < 0)
         return -1;
     if (c == &a->main)
