@@ -51,7 +51,6 @@ void cursor_release(struct cursor *c)
 
 int cursor_seek(struct cursor *c, const struct stand *at, struct err *e)
 {
-    struct journal_options options = {.uri = c->m->journal, .max_bytes = c->m->journal_max};
     struct stand stand = *at; /* `at` may be our own */
 
     cursor_release(c);
@@ -63,7 +62,7 @@ int cursor_seek(struct cursor *c, const struct stand *at, struct err *e)
     c->discard = false;
     c->stopped = false;
     c->streaming = false;
-    if (journal_reader_open(&options, stand.record, &c->reader, e) < 0)
+    if (journal_reader_open(&c->m->journal, stand.record, &c->reader, e) < 0)
         return err_wrap(e, "journal");
     c->decoder = decoder_new();
     return 0;

@@ -48,7 +48,6 @@ struct capture {
     struct db *control;
     struct arena arena; /* shapes; as long as the stream */
     struct table_list shapes;
-    struct journal_options journal;
     struct journal_writer *writer;
     struct encoder *encoder;
     struct schema_ids ids;
@@ -76,8 +75,6 @@ struct capture *capture_open(const struct migration *m)
 
     invariant(c != NULL);
     c->m = m;
-    c->journal = (struct journal_options){
-        .uri = m->journal, .max_bytes = m->journal_max, .segment_bytes = m->segment_bytes};
     buf_init(&c->datum, BUF_MAX_ROW);
     pthread_mutex_init(&c->lock, NULL);
     return c;
@@ -224,7 +221,7 @@ static int find_start(struct capture *c, const struct stream_fact *stream, const
         err_set(e, ERR_FATAL,
                 "the journal %s ends at record %llu, but the target has applied up to record %llu: "
                 "it was removed or replaced",
-                c->m->journal, (unsigned long long)journal_next(c->writer),
+                c->m->journal.uri, (unsigned long long)journal_next(c->writer),
                 (unsigned long long)checkpoint.record);
         return err_hint(e, "bring the journal back, or abandon this migration (lockstep finish "
                            "--abandon) and start anew");
@@ -343,7 +340,7 @@ static int capture_start(struct capture *c, struct err *e)
     status = shapes_load(c->control, &c->arena, &c->shapes, e);
     if (status == 0)
         status = open_encoder(c, e);
-    if (status == 0 && journal_writer_open(&c->journal, &c->writer, &note, e) < 0)
+    if (status == 0 && journal_writer_open(&c->m->journal, &c->writer, &note, e) < 0)
         status = err_wrap(e, "journal");
     if (status == 0)
         status = find_start(c, &stream, note, e);
@@ -465,14 +462,15 @@ static int check_room(struct capture *c, struct err *e)
     if (c->last_full_check_ms && now - c->last_full_check_ms < CAPTURE_FULL_CHECK_MS)
         return 0;
     c->last_full_check_ms = now;
-    if (journal_stat(&c->journal, &stats, e) < 0)
+    if (journal_stat(&c->m->journal, &stats, e) < 0)
         return -1;
-    full = c->m->journal_max &&
-           stats.bytes + stats.bytes * (100 - CAPTURE_PAUSE_PERCENT) / 100 > c->m->journal_max;
+    full =
+        c->m->journal.max_bytes &&
+        stats.bytes + stats.bytes * (100 - CAPTURE_PAUSE_PERCENT) / 100 > c->m->journal.max_bytes;
     if (full != c->paused)
         log_event(full ? LOG_WARN : LOG_INFO, "capture", full ? "journal-full" : "journal-room",
                   "bytes=%llu max=%llu", (unsigned long long)stats.bytes,
-                  (unsigned long long)c->m->journal_max);
+                  (unsigned long long)c->m->journal.max_bytes);
     c->paused = full;
     return full ? acknowledge(c, capture_frontier(c), true, e) : 0;
 }

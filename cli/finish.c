@@ -98,9 +98,7 @@ static int clean_source(const struct context *x, struct err *e)
 
 static int clean_all(const struct context *x, struct db *target, struct err *e)
 {
-    struct journal_options o = {.uri = x->m.journal, .max_bytes = x->m.journal_max};
-
-    if (clean_source(x, e) < 0 || journal_remove(&o, e) < 0)
+    if (clean_source(x, e) < 0 || journal_remove(&x->m.journal, e) < 0)
         return -1;
     if (remove_fence(target, e) < 0 || target->engine->control_remove(target, SIDE_TARGET, e) < 0)
         return err_wrap(e, "target");
@@ -111,7 +109,6 @@ static int clean_all(const struct context *x, struct db *target, struct err *e)
  * name a wrong target, so what is there is not taken away without being told to. */
 static int find_leftovers(const struct context *x, bool *out, struct err *e)
 {
-    struct journal_options o = {.uri = x->m.journal, .max_bytes = x->m.journal_max};
     struct journal_stats stats;
     struct arena a = ARENA_INIT;
     struct retention r = {.state = ""};
@@ -123,7 +120,7 @@ static int find_leftovers(const struct context *x, bool *out, struct err *e)
         return -1;
     if (source->engine->retention(source, &a, &r, e) < 0)
         goto out;
-    found = journal_stat(&o, &stats, e);
+    found = journal_stat(&x->m.journal, &stats, e);
     if (found < 0)
         goto out;
     *out = found || !r.lost;

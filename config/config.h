@@ -6,6 +6,7 @@
 #include "core/arena.h"
 #include "core/err.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -16,6 +17,13 @@ struct string_list {
     const char **v;
 };
 
+/* "a: b" pairs, in the file's order. */
+struct pair_list {
+    size_t n;
+    const char **names;
+    const char **values;
+};
+
 /* Everything is owned by `arena`; ${ENV} is already put in. */
 struct config {
     struct arena arena;
@@ -23,7 +31,10 @@ struct config {
     const char *migration;
     const char *source; /* URI with password: never print it, see config_uri_redact */
     const char *target;
-    const char *journal; /* "file:/abs/dir": made absolute against the file's folder */
+    const char *journal; /* "file:/abs/dir": made absolute against the file's folder; "kafka://…" */
+    const char *schema_registry; /* NULL: none */
+    struct pair_list kafka;      /* properties of librdkafka; values may be secrets */
+    struct pair_list schemas;    /* source schema → target schema */
     struct string_list include;
     struct string_list exclude;
     struct {
@@ -41,6 +52,10 @@ struct config {
         int lease_ms;
         const char *on_switch; /* NULL: none */
     } cutover;
+    struct {
+        bool whole_server;
+        struct string_list accounts;
+    } fence;
     uint64_t memory;
     uint64_t journal_max;
     const char *pg_bindir; /* NULL: the newest found */

@@ -1,9 +1,12 @@
 #include "control/migration.h"
 
+#include <string.h>
+
 static int open_end(const struct migration *m, const struct endpoint *end, enum db_use use,
                     struct db **out, struct err *e)
 {
-    struct db_options options = {.uri = end->uri, .migration = m->name, .use = use};
+    struct db_options options = {
+        .uri = end->uri, .migration = m->name, .use = use, .back = m->back, .fence = &m->fence};
 
     return end->engine->open(&options, out, e);
 }
@@ -27,4 +30,18 @@ int migration_open_target(const struct migration *m, enum db_use use, struct db 
 bool migration_is_native(const struct migration *m)
 {
     return m->source.engine == m->target.engine;
+}
+
+const char *migration_schema_there(const struct migration *m, const char *schema)
+{
+    for (size_t i = 0; i < m->schemas.n; i++) {
+        if (strcmp(m->schemas.v[i].from, schema) == 0)
+            return m->schemas.v[i].to;
+    }
+    return schema;
+}
+
+const char *migration_stream(const struct migration *m)
+{
+    return m->back ? "back" : "forward";
 }

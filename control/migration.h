@@ -5,19 +5,32 @@
 
 #include "config/config.h"
 #include "engines/engine.h"
+#include "journal/journal.h"
 
 struct endpoint {
     const struct engine *engine;
     const char *uri;
 };
 
+/* Schemas that have another name at the other end; those not named keep theirs. */
+struct schema_pair {
+    const char *from; /* at the source */
+    const char *to;
+};
+struct schema_map {
+    size_t n;
+    const struct schema_pair *v;
+};
+
 struct migration {
     const char *name;
     struct endpoint source;
     struct endpoint target;
-    const char *journal; /* URI */
-    uint64_t journal_max;
-    size_t segment_bytes; /* 0: the journal's default */
+    /* The way back: source is the side that was the target, and nothing is ever loaded. */
+    bool back;
+    struct schema_map schemas;
+    struct fence_settings fence;
+    struct journal_options journal;
     struct selection selection;
     int workers;
     uint64_t chunk_bytes;
@@ -36,6 +49,10 @@ int migration_open_source(const struct migration *m, enum db_use use, struct db 
                           struct err *e);
 int migration_open_target(const struct migration *m, enum db_use use, struct db **out,
                           struct err *e);
+/* What a schema of the source is called at the target. */
+const char *migration_schema_there(const struct migration *m, const char *schema);
+/* "forward" or "back": names the stream's facts. */
+const char *migration_stream(const struct migration *m);
 /* Same engine, no rule that transforms: bytes pass undecoded. */
 bool migration_is_native(const struct migration *m);
 

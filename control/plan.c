@@ -6,10 +6,11 @@
 
 static json_t *column_json(const struct column *c)
 {
-    json_t *json = json_pack("{s:s, s:s, s:s?, s:s?, s:i, s:i, s:i, s:i}", "name", c->name, "kind",
-                             type_kind_name(c->kind), "source_type", c->source_type, "cast_type",
-                             c->cast_type, "order", (int)c->order, "precision", c->precision,
-                             "scale", c->scale, "key", c->key);
+    json_t *json =
+        json_pack("{s:s, s:s, s:s?, s:s?, s:i, s:i, s:i, s:i, s:i, s:i}", "name", c->name, "kind",
+                  type_kind_name(c->kind), "source_type", c->source_type, "cast_type", c->cast_type,
+                  "order", (int)c->order, "precision", c->precision, "scale", c->scale, "length",
+                  c->length, "fraction", c->fraction, "key", c->key);
 
     json_object_set_new(json, "array", json_boolean(c->array));
     json_object_set_new(json, "not_null", json_boolean(c->not_null));
@@ -21,14 +22,16 @@ static json_t *column_json(const struct column *c)
 static json_t *shape_json(const struct table *t)
 {
     json_t *columns = json_array();
+    json_t *there = t->there ? shape_json(t->there) : NULL;
 
     for (size_t i = 0; i < t->ncolumns; i++)
         json_array_append_new(columns, column_json(&t->columns[i]));
-    return json_pack("{s:I, s:i, s:s, s:s, s:s?, s:i, s:I, s:I, s:I, s:b, s:o}", "id",
+    return json_pack("{s:I, s:i, s:s, s:s, s:s?, s:i, s:I, s:I, s:I, s:b, s:o, s:o*}", "id",
                      (json_int_t)t->id, "version", (int)t->version, "schema", t->schema, "name",
                      t->name, "root", t->root, "identity", (int)t->identity, "rows",
                      (json_int_t)t->rows, "bytes", (json_int_t)t->bytes, "filenode",
-                     (json_int_t)t->filenode, "scattered", t->scattered, "columns", columns);
+                     (json_int_t)t->filenode, "scattered", t->scattered, "columns", columns,
+                     "there", there);
 }
 
 int shape_store(struct db *db, const struct table *t, struct err *e)
@@ -72,6 +75,8 @@ static int column_parse(struct arena *a, const json_t *json, struct column *out)
     out->order = (enum key_order)fact_int(json, "order", 0);
     out->precision = (int)fact_int(json, "precision", 0);
     out->scale = (int)fact_int(json, "scale", 0);
+    out->length = (int)fact_int(json, "length", 0);
+    out->fraction = (int)fact_int(json, "fraction", 0);
     out->key = (int)fact_int(json, "key", 0);
     out->array = fact_bool(json, "array");
     out->not_null = fact_bool(json, "not_null");
@@ -116,6 +121,12 @@ static int shape_parse(struct arena *a, const json_t *body, struct table *t)
     t->columns = arena_zalloc(a, (t->ncolumns + 1) * sizeof(*t->columns));
     for (size_t i = 0; i < t->ncolumns; i++) {
         if (column_parse(a, json_array_get(columns, i), &t->columns[i]) < 0)
+            return -1;
+    }
+    if (json_is_object(json_object_get(body, "there"))) {
+        t->there = arena_zalloc(a, sizeof(*t->there));
+        if (shape_parse(a, json_object_get(body, "there"), t->there) < 0 ||
+            t->there->ncolumns != t->ncolumns)
             return -1;
     }
     return key_parse(a, t);

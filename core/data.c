@@ -144,10 +144,16 @@ bool table_is(const struct table *t, const char *label)
            strcmp(label + n + 1, t->name) == 0;
 }
 
+const struct table *table_there(const struct table *t)
+{
+    return t->there ? t->there : t;
+}
+
 struct table *table_copy(struct arena *a, const struct table *t)
 {
     struct table *copy = arena_memdup(a, t, sizeof(*t));
 
+    copy->there = t->there ? table_copy(a, t->there) : NULL;
     copy->schema = arena_strdup(a, t->schema);
     copy->name = arena_strdup(a, t->name);
     copy->root = dup_or_null(a, t->root);

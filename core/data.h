@@ -77,8 +77,10 @@ struct column {
     enum key_order order;
     int precision; /* TYPE_DECIMAL with a declared size; else 0 */
     int scale;
-    int key;    /* 0: not in the key; else its place in the key, from 1 */
-    bool array; /* an array type (its kind is TYPE_OTHER) */
+    int length;   /* declared: characters of text, bytes of bytes; 0: none */
+    int fraction; /* digits of a second that a time keeps, 0 … 6 */
+    int key;      /* 0: not in the key; else its place in the key, from 1 */
+    bool array;   /* an array type (its kind is TYPE_OTHER) */
     bool not_null;
     bool generated; /* computed by the server: never written, never compared */
     bool identity_always;
@@ -101,7 +103,13 @@ struct table {
     uint64_t bytes;    /* on disk, all forks and TOAST */
     uint64_t filenode; /* changes when the table is rewritten or truncated; 0: not known */
     bool scattered;    /* key order has nothing to do with order on disk: copy by blocks */
+    /* The table that it becomes on the target, if that has another name or other types: the same
+     * columns in the same order, each of the same kind (a value's text depends on its kind alone,
+     * whatever type holds it at either end), the same key. NULL: the target's is the same. */
+    struct table *there;
 };
+/* What t is called and made of on the target. */
+const struct table *table_there(const struct table *t);
 
 /* "public.orders", the name that facts, logs and users know it by. Points into static thread-local
  * storage that the next 15 calls leave alone: for messages, and to be copied at once. */

@@ -8,6 +8,13 @@
  *  - Every wait inside a driver ends: by db_options.timeout_ms without progress, or within 100 ms
  *    of stop_requested() (then ERR_STOPPED). A commit that was cancelled or cut off is ERR_UNKNOWN.
  *  - Texts in results live in the arena that the caller passes.
+ *  - A value's text depends on its column's kind alone (core/data.h), not on the engine: a driver
+ *    turns what its server says into that form, and back. What its server cannot hold is ERR_DATA,
+ *    never altered.
+ *  - What writes to the target (load_*, apply_*, truncate) is given the source's tables and writes
+ *    to table_there() of each. Everything else speaks of the tables that it is given.
+ *  - Every transaction of DB_LOAD and DB_APPLY begins with a write to lockstep.origin, so that the
+ *    stream of that server knows our own transactions and leaves them out.
  *  - Server errors are classed: 08*, 57P*, 40001, 40P01, 55P03, 53100, 53200 (disk, memory) and a
  *    broken connection ERR_RETRY;
  *    23* ERR_CONFLICT; 22* ERR_DATA; 42501 and 28* ERR_REFUSED with the GRANT in the hint;
@@ -24,6 +31,9 @@
 #include <stdint.h>
 
 struct engine;
+struct column_def;
+struct schema_def;
+struct verdict;
 
 /* Drivers embed this as the first member of their connection. */
 struct db {
@@ -39,11 +49,21 @@ enum db_use {
     DB_SCHEMA   /* runs schema steps */
 };
 
+/* What the user has said of a fence that closes more than the migrated tables. */
+struct fence_settings {
+    bool whole_server;           /* closing the server for all its databases is all right */
+    const char *const *accounts; /* "app@%": whose lock seals where nothing else is durable */
+    size_t naccounts;
+};
+
 struct db_options {
     const char *uri;       /* with its password; never logged */
     const char *migration; /* names slot, publication, facts, application_name */
     enum db_use use;
     int timeout_ms; /* longest wait without progress; 0: the default of 30 s */
+    bool back;      /* the stream of the way back: its slot and publication have names of their own
+                       ("lockstep_<migration>_back") */
+    const struct fence_settings *fence; /* NULL: nothing was said */
 };
 
 /* Which server this is, to recognise a foreign or failed-over one. All text. */
@@ -104,6 +124,7 @@ struct check_request {
     bool started;          /* the migration already runs: no emptiness or free-slot checks */
     struct db *source;     /* for SIDE_TARGET: DB_CONTROL on the source (is it the same database?
                               which extensions?), or NULL: not asked */
+    bool same_engine;      /* as the other side */
 };
 
 /* ---- schema ---- */
@@ -135,6 +156,7 @@ struct schema_steps {
     size_t n;
     struct schema_step *v;
 };
+/* For engines that copy their own schemas by their own tools (schema_steps). */
 struct schema_request {
     struct db *source; /* DB_CONTROL */
     const char *source_uri;
@@ -248,7 +270,9 @@ struct fence_report {
 };
 struct sequence_value {
     const char *schema;
-    const char *name;
+    const char *name;   /* MySQL: the table's, it is the AUTO_INCREMENT's */
+    const char *table;  /* "schema.table" that it belongs to, NULL: to none */
+    const char *column; /* with table */
     int64_t last_value;
     int64_t increment;
     bool called;
@@ -311,6 +335,20 @@ struct engine {
                  struct findings *out, struct err *e);
 
     /* ---- schema ---- */
+    /* The schema that an unnamed one stands for: "public"; MySQL: the URI's database. */
+    void (*home_schema)(const char *uri, char *out, size_t size);
+    /* What the tables are made of, for another engine or server to make the same (engines/def.h).
+     * Entries stand in the order of `tables`. */
+    int (*describe)(struct db *db, const struct table_list *tables, struct arena *a,
+                    struct schema_def *out, struct err *e);
+    /* How a column of another engine (or of this one: `native`) stands here: fills *to (kind as
+     * from's) and what becomes of its values. Pure. */
+    void (*column_for)(const struct column_def *from, bool native, struct arena *a,
+                       struct column *to, struct verdict *out);
+    /* The steps that make the tables here; def's tables have their `there`. Pure. */
+    int (*schema_render)(const struct schema_def *def, bool native, struct arena *a,
+                         struct schema_steps *out, struct err *e);
+    /* NULL: between two of this engine describe and schema_render do it too. */
     int (*schema_steps)(const struct schema_request *r, struct arena *a, struct schema_steps *out,
                         struct err *e);
     /* Runs one statement list in the open transaction, or in autocommit for an online step. */

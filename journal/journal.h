@@ -5,7 +5,8 @@
  * schema that the writer declared; the journal knows schemas only as texts with a name.
  *
  * URIs: "file:DIR" (a directory of Avro object container files, journal/file.c tells the layout),
- * "memory:NAME" (tests: shared by name inside the process, with memory_journal_crash()).
+ * "kafka://HOST:PORT,…" (one topic of one partition), "memory:NAME" (tests: shared by name inside
+ * the process, with memory_journal_crash()).
  */
 #ifndef LOCKSTEP_JOURNAL_JOURNAL_H
 #define LOCKSTEP_JOURNAL_JOURNAL_H
@@ -16,8 +17,18 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* A setting of the journal's client library, by that library's own name. */
+struct journal_property {
+    const char *name;
+    const char *value; /* may be a secret: never in a message */
+};
+
 struct journal_options {
     const char *uri;
+    const char *name;     /* kafka: the topic, "lockstep.<migration>"; else not used */
+    const char *registry; /* URL of a Confluent-API schema registry, or NULL */
+    const struct journal_property *properties;
+    size_t nproperties;
     /* The ceiling: at 100 % append says ERR_RETRY and nothing is written. 0: none. Segments are
      * kept to an eighth of it, so that trimming can always free most of a full journal. */
     uint64_t max_bytes;

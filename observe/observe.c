@@ -266,21 +266,21 @@ static void gather_source(struct gather *g)
 static void gather_journal(struct gather *g)
 {
     const struct migration *m = g->ends->m;
-    struct journal_options o = {.uri = m->journal, .max_bytes = m->journal_max};
+    uint64_t max = m->journal.max_bytes;
     struct journal_stats stats;
     struct err e;
-    int found = journal_stat(&o, &stats, &e);
+    int found = journal_stat(&m->journal, &stats, &e);
 
     if (found < 0)
         warn(g, arena_printf(g->a, "the journal cannot be read: %s", e.msg));
     if (found <= 0)
         return;
     g->out->journal_bytes = (int64_t)stats.bytes;
-    if (m->journal_max && stats.bytes / 100 * 100 >= m->journal_max / 100 * JOURNAL_WARN_PERCENT)
+    if (max && stats.bytes / 100 * 100 >= max / 100 * JOURNAL_WARN_PERCENT)
         warn(g, arena_printf(g->a,
                              "the journal holds %d %% of journal_max; at 100 %% capture "
                              "pauses",
-                             (int)(stats.bytes / (m->journal_max / 100))));
+                             (int)(stats.bytes / (max / 100))));
 }
 
 int observe(const struct observe_ends *ends, struct arena *a, struct observation *out,

@@ -70,8 +70,6 @@ out:
  * commits. Only behind a synchronous commit is it sure. */
 static int trim(struct janitor *j, struct err *e)
 {
-    struct journal_options o = {
-        .uri = j->m->journal, .max_bytes = j->m->journal_max, .segment_bytes = j->m->segment_bytes};
     uint64_t keep;
 
     if (!j->db && migration_open_target(j->m, DB_CONTROL, &j->db, e) < 0)
@@ -80,7 +78,7 @@ static int trim(struct janitor *j, struct err *e)
         return -1;
     if (keep <= j->trimmed)
         return 0;
-    if (j->db->engine->sync(j->db, e) < 0 || journal_trim(&o, keep, e) < 0)
+    if (j->db->engine->sync(j->db, e) < 0 || journal_trim(&j->m->journal, keep, e) < 0)
         return -1;
     j->trimmed = keep;
     return 0;

@@ -19,11 +19,12 @@ ALLOWED = {
     "config": ("core",),
     "engines": ("core", "config"),
     "engines/postgres": ("core", "config", "engines"),
+    "engines/mysql": ("core", "config", "engines"),
     "engines/scripted": ("core", "config", "engines"),
     "schemas": BASE,
     "schemas/avro": BASE + ("schemas",),
     "journal": BASE,
-    "control": BASE,
+    "control": BASE + ("journal",),
     "snapshot": STAGE,
     "capture": STAGE + ("schemas/avro",),
     "apply": STAGE + ("schemas/avro",),
@@ -34,7 +35,7 @@ ALLOWED = {
     "cli": RUN + ("run",),
 }
 # The one header of a driver that others may name, and who.
-DRIVERS = {"engines/postgres/driver.h": ("cli",)}
+DRIVERS = {"engines/postgres/driver.h": ("cli",), "engines/mysql/driver.h": ("cli",)}
 # A foreign library's headers -> the one folder that knows it.
 LIBRARIES = {
     r"(libpq-fe|libpq/.*|postgres_fe|pg_config.*)\.h": "engines/postgres",
@@ -42,6 +43,8 @@ LIBRARIES = {
     r"avro(/.*)?\.h": "schemas",
     r"(librdkafka/)?rdkafka\.h": "journal",
     r"yaml\.h": "config",
+    r"curl/.*\.h": "journal",
+    r"microhttpd\.h": "observe",
 }
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*(["<])([^">]+)[">]', re.M)
 
