@@ -75,6 +75,8 @@ struct context {
     char holder[100];
     char folder[4096]; /* where the journal's directory stands; the schema's dump goes there */
 };
+/* The driver that a URI's scheme names, or NULL. */
+const struct engine *driver_of(const char *uri);
 int context_open(struct context *x, const struct cli *c, struct err *e);
 void context_close(struct context *x);
 /* Has this migration written facts on the target? */

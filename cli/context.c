@@ -19,13 +19,13 @@ static const struct {
     {"postgres://", &engine_postgres},
 };
 
-static const struct engine *driver_of(const char *uri)
+const struct engine *driver_of(const char *uri)
 {
     for (size_t i = 0; i < sizeof(drivers) / sizeof(drivers[0]); i++) {
         if (strncmp(uri, drivers[i].scheme, strlen(drivers[i].scheme)) == 0)
             return drivers[i].engine;
     }
-    invariant(!"config/ lets no other scheme pass");
+    return NULL;
 }
 
 /* Field 22 of /proc/self/stat: when this process started, in ticks since boot. */
@@ -58,15 +58,68 @@ static void name_holder(char *out, size_t size)
     snprintf(out, size, "%s:%d:%llu", host, (int)getpid(), start_ticks());
 }
 
-static void folder_of(const char *journal, char *out, size_t size)
+/* Where a journal of files stands; else the folder of the configuration. */
+static void folder_of(const struct config *config, char *out, size_t size)
 {
+    bool files = strncmp(config->journal, "file:", 5) == 0;
     char *slash;
 
-    snprintf(out, size, "%s", strchr(journal, ':') + 1);
+    snprintf(out, size, "%s", files ? config->journal + 5 : config->file);
+    if (!files && !strchr(out, '/'))
+        snprintf(out, size, "./");
     while ((slash = strrchr(out, '/')) && slash[1] == '\0' && slash != out)
         *slash = '\0';
     if (slash)
         slash[slash == out] = '\0';
+}
+
+/* The names that change on the way. Without a word from the user the source's own schema becomes
+ * the target's own, unless one of them is spoken for; the engines say which that is. */
+static int map_schemas(struct context *x, struct err *e)
+{
+    const struct pair_list *pairs = &x->config.schemas;
+    struct migration *m = &x->m;
+    bool kept = m->source.engine == &engine_postgres && m->target.engine == &engine_postgres;
+    struct schema_pair *v = arena_alloc(&x->config.arena, (pairs->n + 1) * sizeof(*v));
+    char from[200];
+    char to[200];
+
+    m->schemas.v = v;
+    if (kept && pairs->n)
+        return config_refuse(&x->config, pairs->line, "schemas",
+                             "between two PostgreSQL servers all names are kept; expected no such "
+                             "key",
+                             e);
+    if (kept)
+        return 0;
+    m->source.engine->home_schema(m->source.uri, from, sizeof(from));
+    m->target.engine->home_schema(m->target.uri, to, sizeof(to));
+    for (size_t i = 0; i < pairs->n; i++) {
+        v[m->schemas.n++] = (struct schema_pair){pairs->names[i], pairs->values[i]};
+        kept = kept || strcmp(pairs->names[i], from) == 0 || strcmp(pairs->values[i], to) == 0;
+    }
+    if (!kept)
+        v[m->schemas.n++] = (struct schema_pair){arena_strdup(&x->config.arena, from),
+                                                 arena_strdup(&x->config.arena, to)};
+    return 0;
+}
+
+static void set_journal(struct context *x)
+{
+    struct config *config = &x->config;
+    const struct pair_list *kafka = &config->kafka;
+    struct journal_property *v = arena_alloc(&config->arena, (kafka->n + 1) * sizeof(*v));
+
+    for (size_t i = 0; i < kafka->n; i++)
+        v[i] = (struct journal_property){kafka->names[i], kafka->values[i]};
+    x->m.journal = (struct journal_options){
+        .uri = config->journal,
+        .name = arena_printf(&config->arena, "lockstep.%s", config->migration),
+        .registry = config->schema_registry,
+        .properties = v,
+        .nproperties = kafka->n,
+        .max_bytes = config->journal_max,
+    };
 }
 
 int context_open(struct context *x, const struct cli *c, struct err *e)
@@ -76,13 +129,17 @@ int context_open(struct context *x, const struct cli *c, struct err *e)
     memset(x, 0, sizeof(*x));
     if (config_load(c->file, &x->config, e) < 0)
         return -1;
+    if (!driver_of(config->source) || !driver_of(config->target)) {
+        context_close(x);
+        return err_set(e, ERR_CONFIG, "this build has no driver for MySQL and MariaDB");
+    }
     name_holder(x->holder, sizeof(x->holder));
-    folder_of(config->journal, x->folder, sizeof(x->folder));
+    folder_of(config, x->folder, sizeof(x->folder));
     x->m = (struct migration){
         .name = config->migration,
         .source = {driver_of(config->source), config->source},
         .target = {driver_of(config->target), config->target},
-        .journal = {.uri = config->journal, .max_bytes = config->journal_max},
+        .fence = {config->fence.whole_server, config->fence.accounts.v, config->fence.accounts.n},
         .selection = {config->include.v, config->include.n, config->exclude.v, config->exclude.n},
         .workers = config->snapshot.workers,
         .chunk_bytes = config->snapshot.chunk_size,
@@ -95,7 +152,11 @@ int context_open(struct context *x, const struct cli *c, struct err *e)
         .workdir = x->folder,
         .holder = x->holder,
     };
-    return 0;
+    set_journal(x);
+    if (map_schemas(x, e) == 0)
+        return 0;
+    context_close(x);
+    return -1;
 }
 
 void context_close(struct context *x)

@@ -58,29 +58,75 @@ static const char template[] =
     "target: %s\n"
     "\n"
     "# Captured changes wait here for apply; it needs room for what the source writes meanwhile.\n"
-    "# journal: file:./%s.journal\n"
+    "# journal: file:./%s.journal            # or kafka://broker1:9092,broker2:9092\n"
     "# journal_max: 50GiB\n"
+    "# schema_registry: http://localhost:8081            # with kafka\n"
+    "# kafka: {security.protocol: SASL_SSL}              # properties of librdkafka\n"
     "\n"
     "# All user tables, unless said otherwise:\n"
     "# tables:\n"
-    "#   include: [public.*]\n"
-    "#   exclude: [public.audit_*]\n"
+    "#   include: [%s.*]\n"
+    "#   exclude: [%s.audit_*]\n"
+    "%s"
     "\n"
     "# snapshot: {workers: 4, chunk_size: 64MiB, max_rate: 0}\n"
     "# apply: {batch: 4MiB, batch_delay: 50ms, on_error: park}        # stop | park\n"
     "# cutover: {max_pause: 5s, lease: 30s, on_switch: ./switch.sh}\n"
     "# memory: 64MiB\n"
+    "# listen: 127.0.0.1:8650                            # status page, /metrics, /healthz\n"
     "# pg_bindir: /usr/lib/postgresql/17/bin\n";
 
-static int check_uri(const char *uri, const char *which, struct err *e)
+/* Only what concerns a MySQL or MariaDB end; the user is to see it, and to answer. */
+static const char template_closing[] =
+    "\n"
+    "# A MySQL or MariaDB server can only be closed to writes as a whole. If other databases are\n"
+    "# on it, say that this is right; on MariaDB name the applications' accounts, whose lock "
+    "keeps\n"
+    "# it closed over a restart.\n"
+    "# fence: {whole_server: true, accounts: ['app@%']}\n";
+
+/* The URI's scheme and form are the configuration's to judge: they are options of it. */
+static int check_uri(const char *uri, const char *key, const char *which, struct err *e)
 {
-    if ((strncmp(uri, "postgresql://", 13) == 0 || strncmp(uri, "postgres://", 11) == 0) &&
-        !strpbrk(uri, " \n\t\"'"))
+    struct config c = {0};
+    int rc = config_override(&c, key, uri, e);
+
+    config_release(&c);
+    if (rc == 0 && !strpbrk(uri, " \n\t\"'"))
         return 0;
-    return err_set(e, ERR_CONFIG,
-                   "%s is not a URI that this version takes; expected "
-                   "postgresql://user@host:port/database",
-                   which);
+    if (rc == 0)
+        err_set(e, ERR_CONFIG, "it has blanks or quotes; expected them percent-encoded");
+    return err_wrap(e, "%s", which);
+}
+
+/* MySQL's patterns are database.table. */
+static const char *home_schema(struct arena *a, const char *uri)
+{
+    const struct engine *engine = driver_of(uri);
+    char home[200] = "public";
+
+    if (engine && engine->home_schema)
+        engine->home_schema(uri, home, sizeof(home));
+    return arena_strdup(a, home);
+}
+
+static void write_config(struct buf *out, struct arena *a, const char *const ends[2])
+{
+    const char *name = migration_name(a, ends[0]);
+    const char *from = home_schema(a, ends[0]);
+    const char *to = home_schema(a, ends[1]);
+    bool renamed = strcmp(from, to) != 0;
+    bool closing = strncmp(ends[0], "postgres", 8) != 0 || strncmp(ends[1], "postgres", 8) != 0;
+    const char *schemas =
+        renamed ? arena_printf(a,
+                               "# schemas: {%s: %s}            # so it is, unless said "
+                               "otherwise; others keep their name\n",
+                               from, to)
+                : "";
+
+    buf_addf(out, template, name, ends[0], ends[1], name, from, from, schemas);
+    if (closing)
+        buf_adds(out, template_closing);
 }
 
 /* Never over an existing file, also not over one that appears meanwhile. */
@@ -109,19 +155,18 @@ int command_init(struct cli *c, struct err *e)
     struct arena a = ARENA_INIT;
     const char *source;
     const char *target;
-    const char *name;
     bool source_had;
     bool target_had;
     struct buf text;
     int rc = -1;
 
-    if (check_uri(c->operands[0], "SOURCE", e) < 0 || check_uri(c->operands[1], "TARGET", e) < 0)
+    if (check_uri(c->operands[0], "source", "SOURCE", e) < 0 ||
+        check_uri(c->operands[1], "target", "TARGET", e) < 0)
         return -1;
     buf_init(&text, BUF_MAX_TEXT);
     source = without_password(&a, c->operands[0], "LOCKSTEP_SOURCE_PASSWORD", &source_had);
     target = without_password(&a, c->operands[1], "LOCKSTEP_TARGET_PASSWORD", &target_had);
-    name = migration_name(&a, c->operands[0]);
-    buf_addf(&text, template, name, source, target, name);
+    write_config(&text, &a, (const char *[]){source, target});
     if (write_new(c->file, &text, e) < 0)
         goto out;
     cli_say(c, "%s is written", c->file);

@@ -20,6 +20,7 @@ struct string_list {
 /* "a: b" pairs, in the file's order. */
 struct pair_list {
     size_t n;
+    size_t line; /* where the list begins in the file */
     const char **names;
     const char **values;
 };
@@ -68,6 +69,9 @@ void config_release(struct config *c);
 /* One value from the command line instead, by its key ("cutover.max_pause"); variables are not put
  * in. ERR_CONFIG says what was expected. */
 int config_override(struct config *c, const char *key, const char *text, struct err *e);
+/* ERR_CONFIG about a key that other parts find wrong: "FILE:LINE: KEY: " in front of the text. */
+int config_refuse(const struct config *c, size_t line, const char *key, const char *what,
+                  struct err *e);
 /* "postgresql://lockstep@db1:5432/shop" without password, for messages; from the arena. */
 const char *config_uri_redact(struct arena *a, const char *uri);
 /* The reference page, generated from the option table. */

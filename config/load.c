@@ -10,11 +10,13 @@
 
 #define FILE_MAX (1024u * 1024u)
 #define KEY_MAX 120
+#define NAME_MAX_LEN 80 /* of a pair's name: a property of librdkafka, a schema */
 
 struct load {
     struct config *config;
     yaml_document_t *doc;
     bool seen[64]; /* by place in the table */
+    size_t lines[64];
     struct err *e;
 };
 
@@ -150,12 +152,54 @@ static int set_scalar(struct load *l, const struct option *o, const yaml_node_t 
 static int set_list(struct load *l, const struct option *o, const yaml_node_t *node)
 {
     if (node->type != YAML_SEQUENCE_NODE) {
-        return fail(l, node->start_mark.line, o->key, "is %s; expected a list like [public.*]",
-                    node->type == YAML_SCALAR_NODE ? "one text" : node_name(node));
+        char expected[200];
+
+        option_expected(o, expected, sizeof(expected));
+        return fail(l, node->start_mark.line, o->key, "is %s; expected %s",
+                    node->type == YAML_SCALAR_NODE ? "one text" : node_name(node), expected);
     }
     for (const yaml_node_item_t *i = node->data.sequence.items.start;
          i < node->data.sequence.items.top; i++) {
         if (set_scalar(l, o, yaml_document_get_node(l->doc, *i)) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int set_pair(struct load *l, const struct option *o, const yaml_node_t *key,
+                    const yaml_node_t *value)
+{
+    const char *name = scalar(key);
+    const char *shown = scalar(value);
+    size_t line = key->start_mark.line;
+    const char *text;
+    char full[KEY_MAX];
+
+    if (!name || !*name || strlen(name) != key->data.scalar.length || strlen(name) > NAME_MAX_LEN)
+        return fail(l, line, o->key, "has a key that is no short text");
+    snprintf(full, sizeof(full), "%s.%s", o->key, name);
+    if (!shown || strlen(shown) != value->data.scalar.length)
+        return fail(l, line, full, "is %s; expected a text", shown ? "not text" : node_name(value));
+    text = option_substitute(&l->config->arena, o, shown, l->e);
+    if (!text || option_add_pair(o, l->config, name, text, l->e) < 0)
+        return fail_wrap(l, line, full);
+    return 0;
+}
+
+static int set_pairs(struct load *l, const struct option *o, const yaml_node_t *node)
+{
+    struct pair_list *list = (struct pair_list *)((char *)l->config + o->offset);
+    char expected[200];
+
+    list->line = node->start_mark.line + 1;
+    option_expected(o, expected, sizeof(expected));
+    if (node->type != YAML_MAPPING_NODE)
+        return fail(l, node->start_mark.line, o->key, "is %s; expected %s",
+                    scalar(node) ? "one text" : node_name(node), expected);
+    for (const yaml_node_pair_t *p = node->data.mapping.pairs.start;
+         p < node->data.mapping.pairs.top; p++) {
+        if (set_pair(l, o, yaml_document_get_node(l->doc, p->key),
+                     yaml_document_get_node(l->doc, p->value)) < 0)
             return -1;
     }
     return 0;
@@ -169,12 +213,15 @@ static int set_option(struct load *l, const struct option *o, const yaml_node_t 
     if (l->seen[place])
         return fail(l, key->start_mark.line, o->key, "is there twice; expected it once");
     l->seen[place] = true;
+    l->lines[place] = key->start_mark.line;
     if (o->kind == OPTION_LATER) {
         option_set(o, l->config, "", "", l->e);
         return fail_wrap(l, key->start_mark.line, o->key);
     }
-    if (o->kind == OPTION_PATTERNS)
+    if (option_is_list(o))
         return set_list(l, o, value);
+    if (option_is_pairs(o))
+        return set_pairs(l, o, value);
     return set_scalar(l, o, value);
 }
 
@@ -245,6 +292,20 @@ static int walk(struct load *l, const char *section, const yaml_node_t *map)
     return 0;
 }
 
+/* Keys that say nothing without another's value. */
+static int check_together(struct load *l)
+{
+    if (strncmp(l->config->journal, "kafka:", 6) == 0)
+        return 0;
+    for (size_t i = 0; i < option_count; i++) {
+        if (l->seen[i] && options[i].needs_kafka)
+            return fail(l, l->lines[i], options[i].key,
+                        "belongs to a journal in Kafka; expected journal: "
+                        "kafka://host:port,host:port beside it, or this key left out");
+    }
+    return 0;
+}
+
 /* Defaults, and what must be there. */
 static int complete(struct load *l, size_t line)
 {
@@ -267,9 +328,10 @@ static int complete(struct load *l, size_t line)
         const struct option *o = option_find("journal");
         const char *text = arena_printf(&c->arena, "file:./%s.journal", c->migration);
 
-        return option_set(o, c, text, text, l->e);
+        if (option_set(o, c, text, text, l->e) < 0)
+            return -1;
     }
-    return 0;
+    return check_together(l);
 }
 
 /* ---- the document ---- */
@@ -360,8 +422,14 @@ int config_override(struct config *c, const char *key, const char *text, struct 
 {
     const struct option *o = option_find(key);
 
-    invariant(o && o->kind != OPTION_LATER && o->kind != OPTION_PATTERNS);
+    invariant(o && o->kind != OPTION_LATER && !option_is_list(o) && !option_is_pairs(o));
     return option_set(o, c, text, text, e);
+}
+
+int config_refuse(const struct config *c, size_t line, const char *key, const char *what,
+                  struct err *e)
+{
+    return err_set(e, ERR_CONFIG, "%s:%zu: %s: %s", c->file, line, key, what);
 }
 
 void config_release(struct config *c)

@@ -61,10 +61,27 @@ void option_expected(const struct option *o, char *out, size_t size)
         snprintf(out, size, "a small letter, then at most 30 of a-z, 0-9 and _");
         return;
     case OPTION_URI:
-        snprintf(out, size, "postgresql://user@host:port/database");
+        snprintf(out, size,
+                 "postgresql://user@host:port/database, or mysql://… or mariadb://… of that form");
         return;
     case OPTION_JOURNAL:
-        snprintf(out, size, "file: and a directory, like file:./shop.journal");
+        snprintf(out, size,
+                 "file: and a directory, like file:./shop.journal, or kafka://host:port,host:port");
+        return;
+    case OPTION_URL:
+        snprintf(out, size, "http://host:port or https://host:port");
+        return;
+    case OPTION_ACCOUNTS:
+        snprintf(out, size, "a list of user@host accounts, like [app@%%]");
+        return;
+    case OPTION_SECRETS:
+        snprintf(out, size, "properties, like {security.protocol: SSL}");
+        return;
+    case OPTION_PAIRS:
+        snprintf(out, size, "pairs of names, like {public: shop}");
+        return;
+    case OPTION_BOOL:
+        snprintf(out, size, "true or false");
         return;
     case OPTION_PATTERNS:
         snprintf(out, size, "a list of schema.name patterns, like [public.*]");
@@ -99,7 +116,8 @@ static void print_shown(const struct option *o, const char *shown, char *out, si
 {
     size_t n = 0;
 
-    if (o->kind == OPTION_URI || strstr(shown, "://") || strstr(shown, "password")) {
+    if (o->kind == OPTION_URI || o->kind == OPTION_URL || strstr(shown, "://") ||
+        strstr(shown, "password")) {
         snprintf(out, size, "this value");
         return;
     }
@@ -146,23 +164,66 @@ static bool has_control(const char *text)
     return false;
 }
 
+/* Digits, then one of the units (NULL units: none). -1: not such a number. */
+static int parse_number(const char *text, const struct unit *units, int64_t *out)
+{
+    size_t digits = strspn(text, "0123456789");
+    int64_t factor = 0;
+
+    if (digits < 1 || digits > 15)
+        return -1;
+    *out = strtoll(text, NULL, 10);
+    if (!text[digits])
+        return units && *out ? -1 : 0;
+    for (const struct unit *u = units; u && u->name; u++) {
+        if (strcmp(text + digits, u->name) == 0)
+            factor = u->factor;
+    }
+    return factor && !__builtin_mul_overflow(*out, factor, out) ? 0 : -1;
+}
+
+/* host:port with a port that is one, in the first len characters. */
+static bool is_address(const char *text, size_t len)
+{
+    const char *colon = memrchr(text, ':', len);
+    char digits[8] = "";
+    int64_t port = 0;
+
+    if (!colon || colon == text || memchr(text, '/', len) ||
+        (size_t)(text + len - colon) > sizeof(digits))
+        return false;
+    memcpy(digits, colon + 1, (size_t)(text + len - colon) - 1);
+    return parse_number(digits, NULL, &port) == 0 && port <= 65535;
+}
+
+/* A MySQL server has one log over all its databases, so a URI could do without one; but which
+ * schema is meant by an unnamed one (schemas:) then nobody knows. */
+static bool names_database(const char *rest)
+{
+    const char *at = strrchr(rest, '@');
+    const char *slash = strchr(at ? at : rest, '/');
+
+    return slash && slash[1] && slash[1] != '?';
+}
+
 static int set_uri(const struct option *o, struct config *c, const char *text, struct err *e)
 {
-    static const char *const later[] = {"mysql://", "mariadb://", NULL};
-    const char *rest = strstr(text, "://");
+    static const struct {
+        const char *scheme;
+        bool database; /* must be named */
+    } schemes[] = {
+        {"postgresql://", false}, {"postgres://", false}, {"mysql://", true}, {"mariadb://", true}};
+    const size_t n = sizeof(schemes) / sizeof(schemes[0]);
+    size_t i = 0;
 
-    for (size_t i = 0; later[i]; i++) {
-        if (has_scheme(text, later[i]))
-            return err_set(e, ERR_CONFIG,
-                           "%s… is not supported by this version, which takes "
-                           "postgresql://user@host:port/database",
-                           later[i]);
-    }
-    if ((!has_scheme(text, "postgresql://") && !has_scheme(text, "postgres://")) ||
-        has_control(text) || strchr(text, ' '))
+    while (i < n && !has_scheme(text, schemes[i].scheme))
+        i++;
+    if (i == n || has_control(text) || strchr(text, ' '))
         return refuse(o, text, "is not the URI of a database", e);
-    if (rest[3] == '\0')
+    if (!text[strlen(schemes[i].scheme)])
         return refuse(o, text, "names no server and no database", e);
+    if (schemes[i].database && !names_database(text + strlen(schemes[i].scheme)))
+        return refuse(o, text, "names no database", e);
     *(const char **)((char *)c + o->offset) = arena_strdup(&c->arena, text);
     return 0;
 }
@@ -175,6 +236,25 @@ static const char *folder_of(struct arena *a, const char *file)
     return slash ? arena_strndup(a, file, (size_t)(slash - file + 1)) : "";
 }
 
+static int set_kafka(const struct option *o, struct config *c, const char *text, struct err *e)
+{
+    const char *p = text + strlen("kafka://");
+
+    if (!has_scheme(text, "kafka://"))
+        return refuse(o, text, "is not a journal", e);
+    while (*p) {
+        size_t len = strcspn(p, ",");
+
+        if (!is_address(p, len) || (p[len] == ',' && !p[len + 1]))
+            return refuse(o, text, "names a broker that is not host:port", e);
+        p += len + (p[len] == ',');
+    }
+    if (p == text + strlen("kafka://") || strpbrk(text, "@?# ") || has_control(text))
+        return refuse(o, text, "names more or less than brokers", e);
+    *(const char **)((char *)c + o->offset) = arena_strdup(&c->arena, text);
+    return 0;
+}
+
 static int set_journal(const struct option *o, struct config *c, const char *text, struct err *e)
 {
     const char **out = (const char **)((char *)c + o->offset);
@@ -183,8 +263,7 @@ static int set_journal(const struct option *o, struct config *c, const char *tex
     char *cwd;
 
     if (has_scheme(text, "kafka:"))
-        return err_set(e, ERR_CONFIG,
-                       "kafka:// is not supported by this version, which takes file:DIRECTORY");
+        return set_kafka(o, c, text, e);
     if (!has_scheme(text, "file:") || has_control(text))
         return refuse(o, text, "is not a journal", e);
     while (path[0] == '/' && path[1] == '/')
@@ -209,38 +288,95 @@ static int set_journal(const struct option *o, struct config *c, const char *tex
     return 0;
 }
 
+static int set_url(const struct option *o, struct config *c, const char *text, struct err *e)
+{
+    const char *rest = strstr(text, "://");
+
+    if ((!has_scheme(text, "http://") && !has_scheme(text, "https://")) || has_control(text) ||
+        strpbrk(text, " ?#"))
+        return refuse(o, text, "is not the URL of a registry", e);
+    if (!rest[3] || rest[3] == '/')
+        return refuse(o, text, "names no server", e);
+    *(const char **)((char *)c + o->offset) = arena_strdup(&c->arena, text);
+    return 0;
+}
+
+/* v with one text more behind its n. */
+static const char **grow(struct arena *a, const char *const *v, size_t n, const char *text)
+{
+    const char **grown = arena_alloc(a, (n + 1) * sizeof(*grown));
+
+    if (n)
+        memcpy(grown, v, n * sizeof(*grown));
+    grown[n] = arena_strdup(a, text);
+    return grown;
+}
+
 static int set_pattern(const struct option *o, struct config *c, const char *text, struct err *e)
 {
     struct string_list *list = (struct string_list *)((char *)c + o->offset);
     const char *dot = strchr(text, '.');
-    const char **grown;
 
     if (!dot || dot == text || !dot[1] || has_control(text))
         return refuse(o, text, "is not a pattern", e);
-    grown = arena_alloc(&c->arena, (list->n + 1) * sizeof(*grown));
-    if (list->n)
-        memcpy(grown, list->v, list->n * sizeof(*grown));
-    grown[list->n++] = arena_strdup(&c->arena, text);
-    list->v = grown;
+    list->v = grow(&c->arena, list->v, list->n, text);
+    list->n++;
     return 0;
 }
 
-/* Digits, then one of the units (NULL units: none). -1: not such a number. */
-static int parse_number(const char *text, const struct unit *units, int64_t *out)
+static int set_account(const struct option *o, struct config *c, const char *text, struct err *e)
 {
-    size_t digits = strspn(text, "0123456789");
-    int64_t factor = 0;
+    struct string_list *list = (struct string_list *)((char *)c + o->offset);
+    const char *at = strrchr(text, '@');
 
-    if (digits < 1 || digits > 15)
-        return -1;
-    *out = strtoll(text, NULL, 10);
-    if (!text[digits])
-        return units && *out ? -1 : 0;
-    for (const struct unit *u = units; u && u->name; u++) {
-        if (strcmp(text + digits, u->name) == 0)
-            factor = u->factor;
+    if (!at || at == text || !at[1] || strpbrk(text, "'`\"\\") || has_control(text))
+        return refuse(o, text, "is not an account", e);
+    list->v = grow(&c->arena, list->v, list->n, text);
+    list->n++;
+    return 0;
+}
+
+int option_add_pair(const struct option *o, struct config *c, const char *name, const char *text,
+                    struct err *e)
+{
+    struct pair_list *list = (struct pair_list *)((char *)c + o->offset);
+
+    if (has_control(name) || has_control(text))
+        return err_set(e, ERR_CONFIG, "has control characters; expected a text without");
+    if (o->kind == OPTION_PAIRS && !*text)
+        return err_set(e, ERR_CONFIG, "is empty; expected the name of a schema");
+    for (size_t i = 0; i < list->n; i++) {
+        if (strcmp(list->names[i], name) == 0)
+            return err_set(e, ERR_CONFIG, "is there twice; expected it once");
+        if (o->kind == OPTION_PAIRS && strcmp(list->values[i], text) == 0)
+            return err_set(e, ERR_CONFIG,
+                           "becomes the schema that %s becomes, too; expected one of its own",
+                           list->names[i]);
     }
-    return factor && !__builtin_mul_overflow(*out, factor, out) ? 0 : -1;
+    list->names = grow(&c->arena, list->names, list->n, name);
+    list->values = grow(&c->arena, list->values, list->n, text);
+    list->n++;
+    return 0;
+}
+
+bool option_is_list(const struct option *o)
+{
+    return o->kind == OPTION_PATTERNS || o->kind == OPTION_ACCOUNTS;
+}
+
+bool option_is_pairs(const struct option *o)
+{
+    return o->kind == OPTION_SECRETS || o->kind == OPTION_PAIRS;
+}
+
+static int set_bool(const struct option *o, struct config *c, const char *text, struct err *e)
+{
+    bool *at = (bool *)((char *)c + o->offset);
+
+    if (strcmp(text, "true") != 0 && strcmp(text, "false") != 0)
+        return refuse(o, text, "is neither", e);
+    *at = strcmp(text, "true") == 0;
+    return 0;
 }
 
 static int set_number(const struct option *o, struct config *c, const char *text, struct err *e)
@@ -281,11 +417,7 @@ static int set_word(const struct option *o, struct config *c, const char *text, 
 
 static int set_address(const struct option *o, struct config *c, const char *text, struct err *e)
 {
-    const char *colon = strrchr(text, ':');
-    int64_t port = 0;
-
-    if (!colon || colon == text || has_control(text) || strchr(text, '/') ||
-        parse_number(colon + 1, NULL, &port) < 0 || port > 65535)
+    if (!is_address(text, strlen(text)) || has_control(text))
         return refuse(o, text, "is not an address", e);
     *(const char **)((char *)c + o->offset) = arena_strdup(&c->arena, text);
     return 0;
@@ -312,7 +444,8 @@ int option_set(const struct option *o, struct config *c, const char *text, const
         [OPTION_NAME] = set_name,        [OPTION_URI] = set_uri,     [OPTION_JOURNAL] = set_journal,
         [OPTION_PATTERNS] = set_pattern, [OPTION_INT] = set_number,  [OPTION_SIZE] = set_number,
         [OPTION_DURATION] = set_number,  [OPTION_ENUM] = set_word,   [OPTION_TEXT] = set_text,
-        [OPTION_ADDRESS] = set_address,  [OPTION_LATER] = set_later,
+        [OPTION_ADDRESS] = set_address,  [OPTION_LATER] = set_later, [OPTION_URL] = set_url,
+        [OPTION_ACCOUNTS] = set_account, [OPTION_BOOL] = set_bool,
     };
 
     if (o->kind != OPTION_LATER && !*text)
@@ -376,7 +509,7 @@ static const char *add_variable(struct buf *out, const struct option *o, const c
         err_hint(e, "export %s=…", key);
         return NULL;
     }
-    if (o->kind == OPTION_URI && at_password(text, p, name + len + 1))
+    if ((o->kind == OPTION_URI || o->kind == OPTION_URL) && at_password(text, p, name + len + 1))
         add_encoded(out, value);
     else
         buf_adds(out, value);

@@ -17,6 +17,9 @@
     "source: postgresql://lockstep:secret@db1:5432/shop\n"                                         \
     "target: postgresql://lockstep@db2/shop\n"
 
+#define URI "postgresql://user@host:port/database, or mysql://… or mariadb://… of that form"
+#define KAFKA THREE "journal: kafka://b1:9092,b2:9093\n"
+
 static char folder[] = "/tmp/lockstep_config_XXXXXX";
 static char path[100];
 
@@ -137,6 +140,112 @@ static void test_variables(void **state)
             "expected a number with KiB, MiB, GiB, at least 64MiB, at most 1024GiB");
 }
 
+static void test_other_engines(void **state)
+{
+    struct config c;
+    struct err e;
+
+    assert_int_equal(load("migration: a\nsource: mariadb://u:x@h:3307/shop\n"
+                          "target: mysql://u@h2/d?ssl=1\n"
+                          "schemas: {shop: d, audit: log}\n"
+                          "fence:\n  whole_server: true\n  accounts: ['app@%', web@10.0.0.1]\n",
+                          &c, &e),
+                     0);
+    assert_string_equal(c.source, "mariadb://u:x@h:3307/shop");
+    assert_string_equal(c.target, "mysql://u@h2/d?ssl=1");
+    assert_int_equal(c.schemas.n, 2);
+    assert_int_equal(c.schemas.line, 4);
+    assert_string_equal(c.schemas.names[1], "audit");
+    assert_string_equal(c.schemas.values[1], "log");
+    assert_true(c.fence.whole_server);
+    assert_int_equal(c.fence.accounts.n, 2);
+    assert_string_equal(c.fence.accounts.v[0], "app@%");
+    assert_string_equal(c.fence.accounts.v[1], "web@10.0.0.1");
+    config_release(&c);
+    assert_int_equal(load(THREE, &c, &e), 0);
+    assert_false(c.fence.whole_server);
+    assert_int_equal(c.schemas.n, 0);
+    config_release(&c);
+    refused("migration: a\nsource: mysql://u:secret@h/\n",
+            "lockstep.yaml:2: source: this value names no database; expected " URI);
+    refused("migration: a\nsource: oracle://u:secret@h/d\n",
+            "lockstep.yaml:2: source: this value is not the URI of a database; expected " URI);
+    refused(THREE "schemas: {public: shop, app: shop}\n",
+            "lockstep.yaml:4: schemas.app: becomes the schema that public becomes, too; expected "
+            "one of its own");
+    refused(THREE "schemas:\n  a: b\n  a: c\n",
+            "lockstep.yaml:6: schemas.a: is there twice; expected it once");
+    refused(THREE "schemas: {public: }\n",
+            "lockstep.yaml:4: schemas.public: is empty; expected the name of a schema");
+    refused(THREE "schemas: shop\n",
+            "lockstep.yaml:4: schemas: is one text; expected pairs of names, like {public: shop}");
+    refused(THREE "fence: {whole_server: yes}\n",
+            "lockstep.yaml:4: fence.whole_server: \"yes\" is neither; expected true or false");
+    refused(THREE "fence: {accounts: [app]}\n",
+            "lockstep.yaml:4: fence.accounts: \"app\" is not an account; expected a list of "
+            "user@host accounts, like [app@%]");
+}
+
+static void test_kafka(void **state)
+{
+    struct config c;
+    struct err e;
+
+    setenv("LOCKSTEP_T_PW", "p@ss", 1);
+    assert_int_equal(load(KAFKA "schema_registry: https://u:${LOCKSTEP_T_PW}@r:8081/x\n"
+                                "kafka:\n  security.protocol: SASL_SSL\n"
+                                "  sasl.password: ${LOCKSTEP_T_PW}\n  linger.ms: 5\n",
+                          &c, &e),
+                     0);
+    assert_string_equal(c.journal, "kafka://b1:9092,b2:9093");
+    assert_string_equal(c.schema_registry, "https://u:p%40ss@r:8081/x");
+    assert_int_equal(c.kafka.n, 3);
+    assert_string_equal(c.kafka.names[1], "sasl.password");
+    assert_string_equal(c.kafka.values[1], "p@ss");
+    assert_string_equal(c.kafka.values[2], "5");
+    config_release(&c);
+    unsetenv("LOCKSTEP_T_NONE");
+    refused(KAFKA "kafka:\n  sasl.password: ${LOCKSTEP_T_NONE}\n",
+            "lockstep.yaml:6: kafka.sasl.password: the environment variable LOCKSTEP_T_NONE is "
+            "not set");
+    refused(KAFKA "kafka: {sasl.password: \"secret\\n\"}\n",
+            "lockstep.yaml:5: kafka.sasl.password: has control characters; expected a text "
+            "without");
+    refused(KAFKA "kafka: {sasl.password: [secret]}\n",
+            "lockstep.yaml:5: kafka.sasl.password: is a list; expected a text");
+    refused(KAFKA "kafka: [secret]\n",
+            "lockstep.yaml:5: kafka: is a list; expected properties, like {security.protocol: "
+            "SSL}");
+    refused(KAFKA "schema_registry: ftp://u:secret@h\n",
+            "lockstep.yaml:5: schema_registry: this value is not the URL of a registry; expected "
+            "http://host:port or https://host:port");
+    refused(THREE "kafka: {a: secret}\n",
+            "lockstep.yaml:4: kafka: belongs to a journal in Kafka; expected journal: "
+            "kafka://host:port,host:port beside it, or this key left out");
+    refused(THREE "schema_registry: http://r:1\n",
+            "lockstep.yaml:4: schema_registry: belongs to a journal in Kafka; expected journal: "
+            "kafka://host:port,host:port beside it, or this key left out");
+}
+
+static void test_kafka_brokers(void **state)
+{
+    static const char *const wrong[] = {
+        "kafka://b1", "kafka://b1:9092,", "kafka://b1:99999", "kafka://b1:9/t",
+        "kafka://",   "kafka:b1:9092",    "kafka://u@b:9092", "kafka://b1:9092,,b2:9092"};
+
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        struct config c;
+        struct err e;
+        char text[400];
+
+        snprintf(text, sizeof(text), THREE "journal: %s\n", wrong[i]);
+        assert_int_equal(load(text, &c, &e), -1);
+        assert_int_equal(e.class, ERR_CONFIG);
+        assert_non_null(strstr(e.msg, "lockstep.yaml:4: journal: "));
+        assert_non_null(strstr(e.msg, "or kafka://host:port,host:port"));
+    }
+}
+
 static void test_mistakes(void **state)
 {
     refused(THREE "snapshot:\n  workers: 2\n\n  chunk_size: 64MB\n",
@@ -162,8 +271,7 @@ static void test_mistakes(void **state)
                                  "migration; expected a small letter, then at most 30 of a-z, 0-9 "
                                  "and _");
     refused("migration: a\nsource: secret\n",
-            "lockstep.yaml:2: source: this value is not the URI of a database; expected "
-            "postgresql://user@host:port/database");
+            "lockstep.yaml:2: source: this value is not the URI of a database; expected " URI);
     refused(THREE "tables: {include: [orders]}\n",
             "lockstep.yaml:4: tables.include: \"orders\" is not a pattern; expected a list of "
             "schema.name patterns, like [public.*]");
@@ -186,7 +294,7 @@ static void test_keys(void **state)
     refused(THREE "apply: {batch: 4MiB}\napply: {batch_delay: 5s}\n",
             "lockstep.yaml:5: apply: is there twice; expected it once");
     refused("migration: a\ntarget: postgresql://h/d\n",
-            "lockstep.yaml:1: source: is missing; expected postgresql://user@host:port/database");
+            "lockstep.yaml:1: source: is missing; expected " URI);
 }
 
 static void test_shapes(void **state)
@@ -194,7 +302,8 @@ static void test_shapes(void **state)
     refused("migration: [a]\n", "lockstep.yaml:1: migration: is a list; expected a small letter, "
                                 "then at most 30 of a-z, 0-9 and _");
     refused(THREE "tables: {include: public.*}\n",
-            "lockstep.yaml:4: tables.include: is one text; expected a list like [public.*]");
+            "lockstep.yaml:4: tables.include: is one text; expected a list of "
+            "schema.name patterns, like [public.*]");
     refused(THREE "tables:\n  - public.*\n",
             "lockstep.yaml:4: tables: is a list; expected a group of keys");
     refused("- a\n",
@@ -210,21 +319,9 @@ static void test_shapes(void **state)
 
 static void test_later(void **state)
 {
-    refused("migration: a\nsource: mysql://u:secret@h/d\n",
-            "lockstep.yaml:2: source: mysql://… is not supported by this version, which takes "
-            "postgresql://user@host:port/database");
-    refused(THREE "journal: kafka://b1:9092\n",
-            "lockstep.yaml:4: journal: kafka:// is not supported by this version, which takes "
-            "file:DIRECTORY");
     refused(THREE "apply: {on_error: quarantine}\n",
             "lockstep.yaml:4: apply.on_error: quarantine is not supported by this version, which "
             "takes park or stop");
-    refused(THREE "schema_registry: http://localhost:8081\n",
-            "lockstep.yaml:4: schema_registry: is not supported yet: this version keeps the "
-            "journal in files, which carry their schemas themselves");
-    refused(THREE "schemas: {public: shop}\n",
-            "lockstep.yaml:4: schemas: is not supported yet: this version keeps every schema's "
-            "name; leave the key out");
     refused(THREE "tables:\n  rules:\n    - {match: public.orders}\n",
             "lockstep.yaml:5: tables.rules: is not supported yet: this version takes "
             "tables.include and tables.exclude; leave the rules out");
@@ -288,7 +385,7 @@ static void test_reference(void **state)
     int keys = 0;
 
     config_print_reference(count_line, &keys);
-    assert_int_equal(keys, 22);
+    assert_int_equal(keys, 25);
 }
 
 static int setup(void **state)
@@ -313,7 +410,8 @@ int main(void)
         cmocka_unit_test(test_keys),      cmocka_unit_test(test_shapes),
         cmocka_unit_test(test_later),     cmocka_unit_test(test_files),
         cmocka_unit_test(test_redact),    cmocka_unit_test(test_reference),
-        cmocka_unit_test(test_override),
+        cmocka_unit_test(test_override),  cmocka_unit_test(test_other_engines),
+        cmocka_unit_test(test_kafka),     cmocka_unit_test(test_kafka_brokers),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);
