@@ -11,6 +11,7 @@ struct pin_held {
     char name[80]; /* of the request: "pin/…"; "" if free */
     struct db *db;
     int64_t since_ms;
+    bool stands; /* no snapshot to export: apply stands at the position until it is let go */
 };
 
 struct apply {

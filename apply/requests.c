@@ -9,6 +9,8 @@
 
 /* A command that died leaves its request; apply does not stand still for it longer than this. */
 #define STAND_MAX_MS 120000
+/* How long the asker may take to make a snapshot that only its own connection can read. */
+#define STAND_PIN_MAX_MS 20000
 /* A snapshot that nobody lets go. */
 #define PIN_MAX_MS (6 * 3600 * 1000)
 
@@ -213,9 +215,11 @@ static int obey_pin(struct apply *a, const char *rest, const struct fact *reques
 
     if (state && strcmp(state, "hold") == 0)
         return stand(a, request, "held", e);
-    if (p && p->db) {
-        if (mono_ms() - p->since_ms < PIN_MAX_MS)
+    if (p && (p->db || p->stands)) {
+        if (mono_ms() - p->since_ms < (p->stands ? STAND_PIN_MAX_MS : PIN_MAX_MS)) {
+            a->standing = a->standing || p->stands;
             return 0;
+        }
         pin_release(p);
         return done(a, request, e);
     }
@@ -269,6 +273,15 @@ int requests_pin(struct apply *a, struct err *e)
     a->pin_name[0] = '\0';
     a->main.has_stop = false;
     a->main.stopped = false;
+    if (!a->db->engine->exports_snapshots) {
+        /* The asker makes the snapshot on a connection of its own, and withdraws the request. */
+        p->stands = true;
+        a->standing = true;
+        return answer_put(
+            a->db, p->name,
+            json_pack("{s:s, s:o}", "state", "standing", "next", position_json(a->checkpoint.next)),
+            e);
+    }
     if (migration_open_target(a->m, DB_READ, &p->db, e) < 0 || p->db->engine->begin(p->db, e) < 0 ||
         p->db->engine->pin_target(p->db, snapshot, sizeof(snapshot), e) < 0)
         return -1;

@@ -245,7 +245,7 @@ struct change_set {
 
 struct pin {
     struct position next; /* the snapshot has exactly every transaction with commit < next */
-    const char *snapshot;
+    const char *snapshot; /* NULL: the engine does not export any; scan on the holder itself */
     struct db *holder;
 };
 
@@ -292,6 +292,13 @@ struct retention {
 struct engine {
     const char *name; /* "postgres" */
     const struct cut_ops *cuts;
+    /* Snapshots have names that other connections import. False: a snapshot lives in the
+     * transaction of the connection that took it (pin_source's holder; the db of pin_target);
+     * scan_begin with snapshot NULL on a connection with an open transaction reads under that one,
+     * and scan_end leaves it open. */
+    bool exports_snapshots;
+    /* What its type "json" holds is put into a form of its own: the text does not come back. */
+    bool normalizes_json;
 
     /* ---- sessions ---- */
     int (*open)(const struct db_options *o, struct db **out, struct err *e);
@@ -419,7 +426,8 @@ struct engine {
     /* ---- verify ---- */
     /* A snapshot of the source that lies exactly at a position of its stream. */
     int (*pin_source)(const struct db_options *o, struct arena *a, struct pin *out, struct err *e);
-    /* A snapshot of the target as it is now; lives until the transaction of db ends. */
+    /* In an open transaction of db that has read nothing yet: a snapshot of the target as it is
+     * now; lives until that transaction ends. Its name, or "" if it has none. */
     int (*pin_target)(struct db *db, char *snapshot, size_t size, struct err *e);
     /* Rows in canonical text, in no particular order; keys (NULL: all rows) restricts to them.
      * Generated columns are VALUE_NULL. */

@@ -5,6 +5,7 @@
 
 const struct engine engine_mysql = {
     .name = "mysql",
+    .normalizes_json = true,
 
     /* session.c, control.c */
     .open = my_open,

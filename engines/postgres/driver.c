@@ -5,6 +5,7 @@
 
 const struct engine engine_postgres = {
     .name = "postgres",
+    .exports_snapshots = true,
 
     /* session.c, control.c */
     .open = pg_open,

@@ -16,6 +16,7 @@ static const struct cut_ops cuts = {.parse = parse_cut, .sees = cut_sees};
 
 const struct engine engine_scripted = {
     .name = "scripted",
+    .exports_snapshots = true,
     .cuts = &cuts,
     .open = scripted_open,
     .close = scripted_close,
