@@ -15,16 +15,20 @@ MARK = "LOCKSTEP_HARNESS"
 class Lockstep:
     """One migration: its folder, its file, its processes."""
 
-    def __init__(self, binary, folder, migration, source, target, databases=("shop", "shop")):
+    def __init__(self, binary, folder, migration, source, target, databases=("shop", "shop"),
+                 uris=None):
+        """source, target: Servers of PostgreSQL; or anything, with `uris` for both."""
         self.binary = str(binary)
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.migration = migration
         self.source, self.target = source, target
-        self.databases = databases
+        self.databases, self.uris = databases, uris
+        self.journal = "file:./journal"
         self.file = self.folder / "lockstep.yaml"
         self.log = self.folder / "run.log"
         self.process = None
+        self.roles = {}
         self.passfile = self.folder / "passfile"
         self.passfile.write_text("127.0.0.1:*:*:lockstep:lockstep-secret\n")
         self.passfile.chmod(0o600)
@@ -35,16 +39,20 @@ class Lockstep:
             self.env.pop(name, None)
 
     def source_uri(self):
+        if self.uris:
+            return self.uris[0]
         return (f"postgresql://lockstep:${{LOCKSTEP_SOURCE_PASSWORD}}@127.0.0.1:"
                 f"{self.source.port}/{self.databases[0]}")
 
     def target_uri(self):
+        if self.uris:
+            return self.uris[1]
         return f"postgresql://lockstep@127.0.0.1:{self.target.port}/{self.databases[1]}"
 
     def config(self, text=""):
         """Writes the file; `text` is appended and may use the words below."""
         head = (f"migration: {self.migration}\nsource: {self.source_uri()}\n"
-                f"target: {self.target_uri()}\njournal: file:./journal\n"
+                f"target: {self.target_uri()}\njournal: {self.journal}\n"
                 f"listen: 127.0.0.1:0\n")
         self.file.write_text((head if "migration:" not in text else "") + self.expand(text))
 
@@ -94,6 +102,22 @@ class Lockstep:
         log.close()
         return self.process
 
+    def start_role(self, role, *args):
+        """capture, snapshot or apply, as a process of its own."""
+        log = (self.folder / f"{role}.log").open("ab")
+        self.roles[role] = subprocess.Popen([self.binary, "-c", str(self.file), role, *args],
+                                            cwd=self.folder, env=self.env,
+                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                            start_new_session=True)
+        log.close()
+
+    def role_tail(self, role, size=1500):
+        return (self.folder / f"{role}.log").read_text(errors="replace")[-size:]
+
+    def kill_role(self, role):
+        self.roles[role].kill()
+        self.roles[role].wait()
+
     def alive(self):
         return self.process is not None and self.process.poll() is None
 
@@ -125,6 +149,8 @@ class Lockstep:
     def end(self):
         """Clean-up: whatever still runs in this migration's name."""
         self.kill()
+        for role in self.roles:
+            self.kill_role(role)
         for pid in marked(self.folder):
             try:
                 os.kill(pid, signal.SIGKILL)

@@ -16,7 +16,8 @@ CLIENTS = 8
 
 
 class Traffic:
-    def __init__(self, folder, dsn, orders, scale, rate=400, seed=1, max_seconds=1800):
+    def __init__(self, folder, dsn, orders, scale, rate=400, seed=1, max_seconds=1800,
+                 shop="ops"):
         self.dir = pathlib.Path(folder)
         self.dir.mkdir(parents=True, exist_ok=True)
         self.point_at(dsn)
@@ -24,7 +25,8 @@ class Traffic:
         self.process = subprocess.Popen(
             ["/usr/bin/python3", str(ROOT / "tests/load/load.py"), "--dir", str(self.dir),
              "--orders", str(orders), "--scale", str(scale), "--clients", str(CLIENTS),
-             "--rate", str(rate), "--seed", str(seed), "--max-seconds", str(max_seconds)],
+             "--rate", str(rate), "--seed", str(seed), "--max-seconds", str(max_seconds),
+             "--shop", shop],
             stdin=subprocess.DEVNULL, stdout=self.err, stderr=self.err, start_new_session=True)
 
     def point_at(self, dsn):
@@ -94,18 +96,18 @@ class Traffic:
         """{(client, n)}: every transaction that a client was told is committed."""
         return {(number, n) for number, line in self.lines() for n in line["r"]}
 
-    def write_pause(self, since):
-        """(ms from the first write refused after `since` to the first one accepted at the second
-        DSN, number of refusals); None if no client got there."""
+    def write_pause(self, since, to=1):
+        """(ms from the first write refused after `since` to the first one accepted at DSN number
+        `to`, number of refusals); None if no client got there."""
         first, accepted, refusals, last_before = None, None, 0, since
         for _, line in self.lines():
             t = line["t"]
             if line["ok"] and line["r"]:
-                if line["d"] == 1:
+                if line["d"] == to:
                     accepted = min(accepted or t, t)
-                else:
+                elif line["d"] < to:
                     last_before = max(last_before, t)
-            elif not line["ok"] and line["d"] == 0 and t >= since:
+            elif not line["ok"] and line["d"] == to - 1 and t >= since:
                 first, refusals = min(first or t, t), refusals + 1
         if accepted is None:
             return None
@@ -120,5 +122,5 @@ class Traffic:
         return seen
 
 
-def missing(counts):
-    return [kind for kind in ops.REQUIRED if not counts[kind]]
+def missing(counts, required=ops.REQUIRED):
+    return [kind for kind in required if not counts[kind]]

@@ -1,9 +1,11 @@
 #!/usr/bin/python3
 """The live load: clients that write all the time and follow a switch.
 
-    load.py --dir DIR --orders N --scale S [--clients 8] [--rate 400] [--max-seconds 1200]
+    load.py --dir DIR --orders N --scale S [--shop ops|ops_mixed] [--clients 8] [--rate 400]
+            [--max-seconds 1200]
 
-DIR/dsn    where to write: read at the start and whenever a write was refused or the connection lost
+DIR/dsn    where to write (a libpq conninfo, or mysql://user:password@host:port/database): read at
+           the start and whenever a write was refused or the connection lost
 DIR/stop   ends the clients;  DIR/pause: they finish their transaction and wait (DIR/paused.N says so)
 DIR/N.log  one line a transaction: {"t": monotonic ms when it was answered, "op", "k": kinds counted,
            "ok", "s": SQLSTATE or null, "d": 0 at the first DSN, +1 at each later one, "r": receipts}
@@ -12,6 +14,7 @@ Every committed transaction carries a receipt (client, n); "r" lists those that 
 """
 
 import argparse
+import importlib
 import json
 import os
 import pathlib
@@ -19,17 +22,39 @@ import random
 import signal
 import sys
 import time
+import urllib.parse
 
 import psycopg2
+import pymysql
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import ops  # noqa: E402
+
+ERRORS = (psycopg2.Error, pymysql.Error)
 
 LONGEST_BACKOFF = 0.1
 
 
 def mono_ms():
     return time.monotonic_ns() // 1_000_000
+
+
+def open_mysql(dsn):
+    """In READ COMMITTED, so that clients wait for each other's rows and not for gaps."""
+    u = urllib.parse.urlparse(dsn)
+    conn = pymysql.connect(host=u.hostname, port=u.port, user=u.username, password=u.password,
+                           database=u.path[1:], charset="utf8mb4", connect_timeout=5,
+                           client_flag=pymysql.constants.CLIENT.FOUND_ROWS, autocommit=False,
+                           init_command="SET time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES'")
+    with conn.cursor() as cur:
+        cur.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+    return conn
+
+
+def state_of(e):
+    if isinstance(e, pymysql.Error):
+        return str(e.args[0]) if e.args else "?"
+    return e.pgcode or ("08006" if isinstance(e, psycopg2.OperationalError) else "?")
 
 
 class Client:
@@ -49,8 +74,11 @@ class Client:
         self.receipt = self.counter = 0
         self.acked = []
         self.forget()
-        self.ops = [f for f, _ in ops.OPERATIONS]
-        self.weights = [w for _, w in ops.OPERATIONS]
+        shop = importlib.import_module(args.shop)
+        self.tables = "shop." if args.shop == "ops" else ""
+        self.rolled_back = shop.rolled_back
+        self.ops = [f for f, _ in shop.OPERATIONS]
+        self.weights = [w for _, w in shop.OPERATIONS]
 
     def forget(self):
         """What was learned in a transaction whose end is unknown is not built upon."""
@@ -69,6 +97,10 @@ class Client:
         self.counter += 1
         return self.counter
 
+    def fresh_number(self):
+        """Unlike any that another client, or this one before a switch, ever used."""
+        return 10**9 + self.slot * 10**8 + self.next_number()
+
     def customer(self):
         return self.rng.randint(1, self.orders // 20)
 
@@ -79,7 +111,7 @@ class Client:
         return [i * ops.SLOTS + self.slot for i in self.rng.sample(range(total // ops.SLOTS), n)]
 
     def own_coupons(self, n):
-        self.run("SELECT code FROM shop.coupons WHERE owner = %s", (self.slot,))
+        self.run(f"SELECT code FROM {self.tables}coupons WHERE owner = %s", (self.slot,))
         return self.rng.sample([code for (code,) in self.cur.fetchall()], n)
 
     def document(self, title):
@@ -90,7 +122,8 @@ class Client:
     def commit(self, op):
         """The receipt, then the commit: acknowledged only when this returns."""
         self.receipt += 1
-        self.run("INSERT INTO shop.receipts VALUES (%s, %s, %s, clock_timestamp())",
+        now = "clock_timestamp()" if self.postgres else "NOW(6)"
+        self.run(f"INSERT INTO {self.tables}receipts VALUES (%s, %s, %s, {now})",
                  (self.number, self.receipt, op))
         self.conn.commit()
         self.acked.append(self.receipt)
@@ -112,14 +145,15 @@ class Client:
             self.dsn = dsn
             self.dsns += 1
         self.close()
-        self.conn = psycopg2.connect(dsn)
+        self.postgres = not dsn.startswith("mysql://")
+        self.conn = psycopg2.connect(dsn) if self.postgres else open_mysql(dsn)
         self.cur = self.conn.cursor()
 
     def close(self):
         if self.conn is not None:
             try:
                 self.conn.close()
-            except psycopg2.Error:
+            except ERRORS:
                 pass
         self.conn = self.cur = None
 
@@ -132,25 +166,27 @@ class Client:
             if self.conn is None:
                 self.connect()
             kinds = op(self)
-            if op is not ops.rolled_back:
+            if op is not self.rolled_back:
                 self.commit(op.__name__)
             self.note(op.__name__, kinds, True, None)
             return True
-        except psycopg2.Error as e:
-            state = e.pgcode or ("08006" if isinstance(e, psycopg2.OperationalError) else "?")
-            self.note(op.__name__, str(e).split("\n")[0][:120], False, state)
+        except ERRORS as e:
+            self.note(op.__name__, str(e).split("\n")[0][:120], False, state_of(e))
             self.recover()
             return False
 
     def recover(self):
         self.forget()
         try:
-            if self.conn is not None and not self.conn.closed:
+            if self.conn is not None and self.connected():
                 self.conn.rollback()
-            if self.conn is None or self.conn.closed or self.moved():
+            if self.conn is None or not self.connected() or self.moved():
                 self.close()
-        except psycopg2.Error:
+        except ERRORS:
             self.close()
+
+    def connected(self):
+        return not self.conn.closed if self.postgres else self.conn.open
 
     def hold(self):
         """Waits while paused; the connection has no open transaction."""
@@ -198,6 +234,7 @@ def main():
     parser.add_argument("--dir", required=True)
     parser.add_argument("--orders", type=int, required=True)
     parser.add_argument("--scale", type=int, required=True)
+    parser.add_argument("--shop", default="ops", choices=("ops", "ops_mixed"))
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--rate", type=float, default=400)
     parser.add_argument("--seed", type=int, default=1)
