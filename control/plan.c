@@ -153,6 +153,27 @@ int shapes_load(struct db *db, struct arena *a, struct table_list *out, struct e
     return status;
 }
 
+void tables_there(const struct table_list *tables, struct arena *a, struct table_list *out)
+{
+    out->n = tables->n;
+    out->v = arena_zalloc(a, (tables->n + 1) * sizeof(*out->v));
+    for (size_t i = 0; i < tables->n; i++)
+        out->v[i] = tables->v[i]->there ? tables->v[i]->there : tables->v[i];
+}
+
+void selection_there(const struct selection *s, const struct table_list *tables, struct arena *a,
+                     struct selection *out)
+{
+    const char **labels = arena_zalloc(a, (tables->n + 1) * sizeof(*labels));
+    bool other = false;
+
+    for (size_t i = 0; i < tables->n; i++) {
+        labels[i] = arena_strdup(a, table_label(table_there(tables->v[i])));
+        other = other || tables->v[i]->there;
+    }
+    *out = other ? (struct selection){.include = labels, .ninclude = tables->n} : *s;
+}
+
 struct table *table_list_find(const struct table_list *l, const char *label)
 {
     for (size_t i = 0; i < l->n; i++) {

@@ -12,6 +12,11 @@ int shapes_store(struct db *db, const struct table_list *tables, struct err *e);
 int shape_store(struct db *db, const struct table *t, struct err *e);
 /* Sorted by label. n is 0 before anything was planned. */
 int shapes_load(struct db *db, struct arena *a, struct table_list *out, struct err *e);
+/* The tables that they are on the target, in the same order. */
+void tables_there(const struct table_list *tables, struct arena *a, struct table_list *out);
+/* What selects them on the target: `s` itself if none has another name or shape there. */
+void selection_there(const struct selection *s, const struct table_list *tables, struct arena *a,
+                     struct selection *out);
 /* NULL if it is not among them. */
 struct table *table_list_find(const struct table_list *l, const char *label);
 

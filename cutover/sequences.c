@@ -23,12 +23,44 @@ static void ahead_of(const struct sequence_value *from, struct sequence_value *t
         *to = *from;
 }
 
-static const struct sequence_value *find(const struct sequence_list *l,
-                                         const struct sequence_value *v)
+/* ---- which of them is which ---- */
+
+static const struct sequence_value *by_name(const struct sequence_list *l, const char *schema,
+                                            const char *name)
 {
     for (size_t i = 0; i < l->n; i++) {
-        if (strcmp(l->v[i].schema, v->schema) == 0 && strcmp(l->v[i].name, v->name) == 0)
+        if (strcmp(l->v[i].schema, schema) == 0 && strcmp(l->v[i].name, name) == 0)
             return &l->v[i];
+    }
+    return NULL;
+}
+
+static const struct sequence_value *by_column(const struct sequence_list *l,
+                                              const struct table *there, const char *column)
+{
+    for (size_t i = 0; i < l->n; i++) {
+        const struct sequence_value *v = &l->v[i];
+
+        if (v->table && table_is(there, v->table) && strcmp(v->column, column) == 0)
+            return v;
+    }
+    return NULL;
+}
+
+/* Belongs v to t, or to the partitioned table that t is a leaf of? */
+static bool feeds(const struct sequence_value *v, const struct table *t)
+{
+    return v->table && (table_is(t, v->table) || (t->root && strcmp(t->root, v->table) == 0));
+}
+
+/* What numbers the same column of t on the side that opens; NULL: nothing there does. */
+static const struct sequence_value *counterpart(const struct table *t,
+                                                const struct sequence_value *v,
+                                                const struct sequence_list *there)
+{
+    for (size_t i = 0; i < t->ncolumns; i++) {
+        if (strcmp(t->columns[i].name, v->column) == 0)
+            return by_column(there, table_there(t), table_there(t)->columns[i].name);
     }
     return NULL;
 }
@@ -53,25 +85,76 @@ static int set_one(struct db *db, const struct sequence_value *from,
     return db->engine->sequence_set(db, from, e);
 }
 
+/* As ahead_of, for a sequence that has another name or another step there. */
+static int set_there(struct db *db, const struct sequence_value *from,
+                     const struct sequence_value *there, struct err *e)
+{
+    struct sequence_value exact = *from;
+    struct sequence_value to;
+
+    exact.schema = there->schema;
+    exact.name = there->name;
+    exact.table = there->table;
+    exact.column = there->column;
+    ahead_of(&exact, &to);
+    return same(there, &to) ? 0 : set_one(db, &exact, &to, e);
+}
+
+/* By its name where both ends are the same engine; else, and where the name is another, by the
+ * column that it feeds. 1: set, 0: it has no counterpart, -1. */
+static int set_counterparts(struct cutover *c, const struct sequence_value *v,
+                            const struct sequence_list *there, struct err *e)
+{
+    struct db *db = c->opening;
+    bool same_engine = c->closing->engine == db->engine;
+    const char *schema = migration_schema_there(c->r->m, v->schema);
+    const struct sequence_value *named = same_engine ? by_name(there, schema, v->name) : NULL;
+    struct sequence_value as_named = *v;
+    int found = 0;
+
+    for (size_t i = 0; !named && i < c->tables.n; i++) {
+        const struct table *t = c->tables.v[i];
+        const struct sequence_value *to = feeds(v, t) ? counterpart(t, v, there) : NULL;
+
+        if (to && set_there(db, v, to, e) < 0)
+            return -1;
+        found = found || to;
+    }
+    if (!named && (found || !same_engine))
+        return found;
+    /* If it is missing there, the server says so. */
+    as_named.schema = schema;
+    return set_there(db, v, named ? named : &as_named, e) < 0 ? -1 : 1;
+}
+
+/* Notes those that have no counterpart: nothing is wrong with them, but somebody should know. */
 static int set_differing(struct cutover *c, const struct sequence_list *from,
                          const struct sequence_list *there, struct err *e)
 {
     struct db *db = c->opening;
+    json_t *alone = json_array();
     int rc = -1;
 
-    if (db->engine->begin(db, e) < 0)
+    if (db->engine->begin(db, e) < 0) {
+        json_decref(alone);
         return -1;
+    }
     if (state_hold(c, e) < 0)
         goto out;
     for (size_t i = 0; i < from->n; i++) {
-        struct sequence_value to;
+        const struct sequence_value *v = &from->v[i];
 
-        ahead_of(&from->v[i], &to);
-        if (!same(find(there, &from->v[i]), &to) && set_one(db, &from->v[i], &to, e) < 0)
+        rc = set_counterparts(c, v, there, e);
+        if (rc < 0)
             goto out;
+        if (rc == 0)
+            json_array_append_new(alone, json_sprintf("%s.%s", v->schema, v->name));
     }
     rc = 0;
 out:
+    if (rc == 0 && json_array_size(alone) > 0)
+        note(c, "sequences_left_out", json_incref(alone));
+    json_decref(alone);
     if (rc < 0)
         db->engine->rollback(db, NULL);
     else
@@ -93,13 +176,15 @@ static void note_sequences(struct cutover *c, const struct sequence_list *l)
 int sequences_copy(struct cutover *c, struct err *e)
 {
     const struct selection *s = &c->r->m->selection;
+    struct selection there_selected;
     struct arena a = ARENA_INIT;
     struct sequence_list from = {0};
     struct sequence_list there = {0};
     int rc = -1;
 
+    selection_there(s, &c->tables, &a, &there_selected);
     if (c->closing->engine->sequences(c->closing, s, &a, &from, e) < 0 ||
-        c->opening->engine->sequences(c->opening, s, &a, &there, e) < 0)
+        c->opening->engine->sequences(c->opening, &there_selected, &a, &there, e) < 0)
         goto out;
     if (from.n > 0 && set_differing(c, &from, &there, e) < 0)
         goto out;

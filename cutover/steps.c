@@ -56,6 +56,7 @@ static int arm_and_seal(struct cutover *c, struct err *e)
 {
     static const struct fence_wait patient = {FOREIGN_MS, FOREIGN_MS};
     struct fence_report report;
+    struct table_list there;
     struct db *to = c->opening;
 
     if (shapes_load(to, &c->arena, &c->tables, e) < 0)
@@ -64,7 +65,8 @@ static int arm_and_seal(struct cutover *c, struct err *e)
         return err_set(e, ERR_REFUSED, "no table was planned");
     if (c->closing->engine->fence_install(c->closing, &c->tables, e) < 0)
         return err_wrap(e, "the side that closes");
-    if (to->engine->fence_install(to, &c->tables, e) < 0 ||
+    tables_there(&c->tables, &c->arena, &there);
+    if (to->engine->fence_install(to, &there, e) < 0 ||
         to->engine->fence_seal(to, c->token, c->epoch, e) < 0 ||
         to->engine->fence_wait(to, &patient, &report, e) < 0)
         return err_wrap(e, "the side that opens");

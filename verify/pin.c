@@ -3,6 +3,10 @@
  * if nobody writes → ask apply to pin at P → it goes on to exactly P, exports its snapshot and goes
  * on.
  *
+ * Where the target's engine cannot export a snapshot, apply stands still at P until we have made
+ * one on the connection that reads it, and goes on then. Where the source's cannot, its pin is read
+ * on the connection that holds it.
+ *
  * Making the source's pin waits for the transactions that run there. If that takes so long that
  * apply stops standing still for us, it may have passed P when it is asked: it answers "passed",
  * and we begin again. */
@@ -55,7 +59,8 @@ static int stalled(struct pair *p, struct err *e)
 
 /* 1: the answer came, 0: apply has passed the position, -1. The wait ends when apply has made no
  * progress for long. */
-static int wait_answer(struct pair *p, const char *state, json_t **body, struct err *e)
+static int wait_answer(struct pair *p, const struct migration *m, const char *state, json_t **body,
+                       struct err *e)
 {
     int64_t deadline = mono_ms() + STALLED_MS;
     struct position seen = {0, 0};
@@ -67,7 +72,7 @@ static int wait_answer(struct pair *p, const char *state, json_t **body, struct 
 
         if (rc != 0 || passed)
             return rc;
-        if (checkpoint_load(p->control, "forward", &c, e) < 0 || stop_check(e) < 0)
+        if (checkpoint_load(p->control, migration_stream(m), &c, e) < 0 || stop_check(e) < 0)
             return -1;
         if (position_cmp(c.next, seen) != 0)
             deadline = mono_ms() + STALLED_MS;
@@ -88,7 +93,7 @@ static int hold(struct pair *p, const struct migration *m, struct err *e)
     if (request_put(p->control, p->request,
                     json_pack("{s:s, s:s}", "state", "hold", "holder", m->holder), e) < 0)
         return -1;
-    rc = wait_answer(p, "held", &body, e);
+    rc = wait_answer(p, m, "held", &body, e);
     if (rc > 0)
         json_decref(body);
     return rc < 0 ? -1 : 0;
@@ -96,7 +101,11 @@ static int hold(struct pair *p, const struct migration *m, struct err *e)
 
 static int pin_source(struct pair *p, const struct migration *m, struct err *e)
 {
-    struct db_options o = {.uri = m->source.uri, .migration = m->name, .use = DB_READ};
+    struct db_options o = {.uri = m->source.uri,
+                           .migration = m->name,
+                           .use = DB_READ,
+                           .back = m->back,
+                           .fence = &m->fence};
     struct db *db = NULL;
     int rc;
 
@@ -107,6 +116,26 @@ static int pin_source(struct pair *p, const struct migration *m, struct err *e)
     rc = db->engine->mark(db, p->request + strlen("pin/"), e);
     db->engine->close(db);
     return rc;
+}
+
+/* Apply stands at the position. The snapshot is made by the connection that will read; whether
+ * apply stood still until then is told by the snapshot itself, for what was applied and the
+ * checkpoint are written in one transaction. 1: pinned, 0: apply has gone on, -1. */
+static int pin_standing(struct pair *p, const struct migration *m, struct err *e)
+{
+    struct checkpoint seen;
+    int found;
+
+    if (migration_open_target(m, DB_READ, &p->target, e) < 0 ||
+        p->target->engine->begin(p->target, e) < 0 ||
+        p->target->engine->pin_target(p->target, p->target_snapshot, sizeof(p->target_snapshot),
+                                      e) < 0)
+        return -1;
+    found = checkpoint_load(p->target, migration_stream(m), &seen, e);
+    if (found < 0 || request_clear(p->control, p->request, e) < 0)
+        return -1;
+    p->request[0] = '\0';
+    return found && position_cmp(seen.next, p->source.next) == 0;
 }
 
 /* 1: pinned, 0: apply has passed the position, -1. */
@@ -124,9 +153,13 @@ static int pin_target(struct pair *p, const struct migration *m, struct err *e)
                               (json_int_t)(now + PIN_LIFE_MS), "holder", m->holder),
                     e) < 0)
         return -1;
-    rc = wait_answer(p, "pinned", &body, e);
+    rc = wait_answer(p, m, m->target.engine->exports_snapshots ? "pinned" : "standing", &body, e);
     if (rc <= 0)
         return rc;
+    if (!m->target.engine->exports_snapshots) {
+        json_decref(body);
+        return pin_standing(p, m, e);
+    }
     snapshot = fact_text(body, "snapshot");
     if (snapshot)
         snprintf(p->target_snapshot, sizeof(p->target_snapshot), "%s", snapshot);
@@ -156,6 +189,9 @@ static void let_go(struct pair *p)
     if (p->source.holder)
         p->source.holder->engine->close(p->source.holder);
     memset(&p->source, 0, sizeof(p->source));
+    if (p->target)
+        p->target->engine->close(p->target);
+    p->target = NULL;
 }
 
 int pair_take(struct pair *p, const struct migration *m, const atomic_bool *given_up, struct err *e)

@@ -10,7 +10,8 @@ struct pair {
     struct db *control; /* target, DB_CONTROL */
     struct pin source;  /* holder, snapshot, position */
     char target_snapshot[80];
-    char request[80];            /* its key while it stands, else "" */
+    struct db *target; /* has the target's snapshot, if the engine cannot export one; else NULL */
+    char request[80];  /* its key while it stands, else "" */
     const atomic_bool *given_up; /* verify_request */
     struct arena arena;
 };

@@ -1,6 +1,7 @@
 #include "verify/scan.h"
 
 #include "core/run.h"
+#include "verify/canon.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -10,9 +11,11 @@
 #define STOP_EVERY 1024
 #define STACK_BYTES ((size_t)1024 * 1024)
 
-int scan_table(struct db *db, const struct table *t, const char *snapshot,
-               bool (*row)(const struct row *r, void *ctx), void *ctx, struct err *e)
+int scan_table(struct db *db, const struct subject *s, enum scan_side side, const char *snapshot,
+               const struct scan_rows *rows, struct err *e)
 {
+    const struct table *t = side == SCAN_SOURCE ? s->table : table_there(s->table);
+    struct arena arena = ARENA_INIT;
     const struct row *r;
     uint64_t n = 0;
     int rc;
@@ -20,14 +23,37 @@ int scan_table(struct db *db, const struct table *t, const char *snapshot,
     if (db->engine->scan_begin(db, t, snapshot, NULL, 0, e) < 0)
         return err_wrap(e, "reading %s", table_label(t));
     while ((rc = db->engine->scan_next(db, &r, e)) > 0) {
-        if (!row(r, ctx))
-            return err_set(e, ERR_STOPPED, "reading %s was broken off", table_label(t));
-        if (++n % STOP_EVERY == 0 && stop_check(e) < 0)
-            return -1;
+        arena_reset(&arena);
+        if (!rows->row(canon_row(&arena, s->canon, r), rows->ctx)) {
+            rc = err_set(e, ERR_STOPPED, "it was broken off");
+            break;
+        }
+        if (++n % STOP_EVERY == 0 && stop_check(e) < 0) {
+            rc = -1;
+            break;
+        }
     }
+    arena_release(&arena);
     if (rc < 0 || db->engine->scan_end(db, e) < 0)
         return err_wrap(e, "reading %s", table_label(t));
     return 0;
+}
+
+int scan_open(const struct migration *m, enum scan_side side, const struct scan_view *view,
+              struct db **out, struct err *e)
+{
+    if (view->db) {
+        *out = view->db;
+        return 0;
+    }
+    return side == SCAN_SOURCE ? migration_open_source(m, DB_READ, out, e)
+                               : migration_open_target(m, DB_READ, out, e);
+}
+
+void scan_close(const struct scan_view *view, struct db *db)
+{
+    if (db && db != view->db)
+        db->engine->close(db);
 }
 
 /* ---- one side ---- */
@@ -75,15 +101,17 @@ static void tell(struct scan_end *end, size_t done, const struct err *error)
 
 static int read_tables(struct scan_end *end, struct db *db, struct hasher *hasher, struct err *e)
 {
-    const struct table_list *tables = end->scanner->tables;
+    const struct subject_list *subjects = end->scanner->subjects;
 
-    for (size_t i = 0; i < tables->n; i++) {
-        struct filling f = {&end->ring[i % SCAN_AHEAD], hasher, tables->v[i], &end->scanner->stop};
+    for (size_t i = 0; i < subjects->n; i++) {
+        const struct subject *s = &subjects->v[i];
+        struct filling f = {&end->ring[i % SCAN_AHEAD], hasher, s->table, &end->scanner->stop};
+        const struct scan_rows rows = {fill, &f};
 
         if (!wait_for_room(end, i))
             return 0;
         memset(f.set, 0, sizeof(*f.set));
-        if (scan_table(db, f.table, end->snapshot, fill, &f, e) < 0)
+        if (scan_table(db, s, end->side, end->view.snapshot, &rows, e) < 0)
             return -1;
         tell(end, i + 1, NULL);
     }
@@ -97,13 +125,11 @@ static void *scan_main(void *arg)
     struct hasher *hasher = hasher_new();
     struct db *db = NULL;
     struct err e = {0};
-    int rc = end->side == SCAN_SOURCE ? migration_open_source(m, DB_READ, &db, &e)
-                                      : migration_open_target(m, DB_READ, &db, &e);
+    int rc = scan_open(m, end->side, &end->view, &db, &e);
 
     if (rc == 0)
         rc = read_tables(end, db, hasher, &e);
-    if (db)
-        db->engine->close(db);
+    scan_close(&end->view, db);
     hasher_free(hasher);
     if (rc < 0 && end->side == SCAN_SOURCE)
         err_wrap(&e, "source");
@@ -116,7 +142,8 @@ static void *scan_main(void *arg)
 
 /* ---- both ---- */
 
-static int start_end(struct scanner *s, enum scan_side side, const char *snapshot, struct err *e)
+static int start_end(struct scanner *s, enum scan_side side, const struct scan_view *view,
+                     struct err *e)
 {
     struct scan_end *end = &s->ends[side];
     pthread_attr_t attr;
@@ -124,7 +151,7 @@ static int start_end(struct scanner *s, enum scan_side side, const char *snapsho
 
     end->scanner = s;
     end->side = side;
-    end->snapshot = snapshot;
+    end->view = *view;
     end->ring = calloc(SCAN_AHEAD, sizeof(*end->ring));
     invariant(end->ring != NULL);
     pthread_attr_init(&attr);
@@ -135,16 +162,16 @@ static int start_end(struct scanner *s, enum scan_side side, const char *snapsho
     return code ? err_set(e, ERR_FATAL, "a thread cannot be made: %s", strerror(code)) : 0;
 }
 
-int scanner_start(struct scanner *s, const struct migration *m, const struct table_list *tables,
-                  const char *const snapshots[SCAN_SIDES], struct err *e)
+int scanner_start(struct scanner *s, const struct migration *m, const struct subject_list *subjects,
+                  const struct scan_view views[SCAN_SIDES], struct err *e)
 {
     memset(s, 0, sizeof(*s));
     s->m = m;
-    s->tables = tables;
+    s->subjects = subjects;
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->moved, NULL);
     for (int side = 0; side < SCAN_SIDES; side++) {
-        if (start_end(s, (enum scan_side)side, snapshots[side], e) < 0)
+        if (start_end(s, (enum scan_side)side, &views[side], e) < 0)
             return -1;
     }
     return 0;

@@ -15,10 +15,27 @@
 
 enum scan_side { SCAN_SOURCE, SCAN_TARGET, SCAN_SIDES };
 
+/* A table that is compared. */
+struct subject {
+    const struct table *table; /* the source's, with its `there`; generated: at either side */
+    const bool *canon;         /* columns compared by their meaning (verify/canon.h), or NULL */
+};
+struct subject_list {
+    size_t n;
+    struct subject *v;
+};
+
+/* Where a side's rows are read: by a name that each connection of ours imports, or on the one
+ * connection that alone has the snapshot. */
+struct scan_view {
+    const char *snapshot; /* NULL: on db */
+    struct db *db;        /* for one thread at a time; NULL: connections are opened as needed */
+};
+
 struct scan_end {
     struct scanner *scanner;
     enum scan_side side;
-    const char *snapshot;
+    struct scan_view view;
     pthread_t thread;
     bool started;
     struct bucket_set *ring; /* SCAN_AHEAD of them */
@@ -28,7 +45,7 @@ struct scan_end {
 
 struct scanner {
     const struct migration *m;
-    const struct table_list *tables;
+    const struct subject_list *subjects;
     struct scan_end ends[SCAN_SIDES];
     pthread_mutex_t lock;
     pthread_cond_t moved;
@@ -36,8 +53,8 @@ struct scanner {
     atomic_bool stop;
 };
 
-int scanner_start(struct scanner *s, const struct migration *m, const struct table_list *tables,
-                  const char *const snapshots[SCAN_SIDES], struct err *e);
+int scanner_start(struct scanner *s, const struct migration *m, const struct subject_list *subjects,
+                  const struct scan_view views[SCAN_SIDES], struct err *e);
 /* Both sides of table number i, which must come in order; the caller is then done with it when it
  * asks for the next. */
 int scanner_get(struct scanner *s, size_t i, const struct bucket_set *out[SCAN_SIDES],
@@ -45,8 +62,16 @@ int scanner_get(struct scanner *s, size_t i, const struct bucket_set *out[SCAN_S
 /* Joins the threads. */
 void scanner_stop(struct scanner *s);
 
-/* Reads one table on one connection; `row` is called with each, and ends the reading by false. */
-int scan_table(struct db *db, const struct table *t, const char *snapshot,
-               bool (*row)(const struct row *r, void *ctx), void *ctx, struct err *e);
+struct scan_rows {
+    bool (*row)(const struct row *r, void *ctx); /* false ends the reading */
+    void *ctx;
+};
+/* Reads one side's table on one connection. */
+int scan_table(struct db *db, const struct subject *s, enum scan_side side, const char *snapshot,
+               const struct scan_rows *rows, struct err *e);
+/* The connection to scan on: the view's own, or one that is opened; scan_close() it. */
+int scan_open(const struct migration *m, enum scan_side side, const struct scan_view *view,
+              struct db **out, struct err *e);
+void scan_close(const struct scan_view *view, struct db *db); /* takes NULL */
 
 #endif

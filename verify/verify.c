@@ -1,7 +1,9 @@
 #include "verify/verify.h"
 
 #include "core/log.h"
+#include "control/plan.h"
 #include "core/run.h"
+#include "verify/canon.h"
 #include "verify/diff.h"
 #include "verify/pin.h"
 #include "verify/scan.h"
@@ -11,7 +13,7 @@
 
 /* A table's buckets that differ, kept until everything was read once. */
 struct suspect {
-    const struct table *table;
+    const struct subject *subject;
     uint64_t rows; /* of the source, in those buckets */
     bool differs[BUCKETS];
 };
@@ -21,7 +23,7 @@ struct verifying {
     struct verify_report *report;
     struct arena arena;
     struct pair pair;
-    struct table_list tables; /* that are compared */
+    struct subject_list subjects;
     struct suspect *suspects;
     size_t nsuspects;
     struct diff_out out;
@@ -34,27 +36,18 @@ static void emit_line(struct verifying *v, const char *line)
 
 /* ---- what is compared ---- */
 
-static int catalog(const struct migration *m, bool source, struct arena *a, struct table_list *out,
-                   struct err *e)
+static int catalog(const struct migration *m, bool source, const struct selection *selection,
+                   struct arena *a, struct table_list *out, struct err *e)
 {
     struct db *db = NULL;
     int rc = source ? migration_open_source(m, DB_CONTROL, &db, e)
                     : migration_open_target(m, DB_CONTROL, &db, e);
 
     if (rc == 0) {
-        rc = db->engine->tables(db, &m->selection, a, out, e);
+        rc = db->engine->tables(db, selection, a, out, e);
         db->engine->close(db);
     }
     return rc;
-}
-
-static const struct table *find_table(const struct table_list *l, const char *label)
-{
-    for (size_t i = 0; i < l->n; i++) {
-        if (table_is(l->v[i], label))
-            return l->v[i];
-    }
-    return NULL;
 }
 
 static const struct lane *find_lane(const struct lane_list *l, const char *label)
@@ -79,6 +72,7 @@ static bool has_column(const struct table *t, const char *name)
 static bool same_columns(struct verifying *v, const struct table *source,
                          const struct table *target)
 {
+    const struct table *there = table_there(source);
     const char *label = arena_strdup(&v->arena, table_label(source));
     bool same = true;
 
@@ -90,7 +84,7 @@ static bool same_columns(struct verifying *v, const struct table *source,
     for (size_t i = 0; i < source->ncolumns; i++) {
         const struct column *c = &source->columns[i];
 
-        if (c->generated || has_column(target, c->name))
+        if (c->generated || has_column(target, there->columns[i].name))
             continue;
         emit_line(v, arena_printf(&v->arena, "%s: column %s: missing on target", label, c->name));
         v->out.differences++;
@@ -99,21 +93,59 @@ static bool same_columns(struct verifying *v, const struct table *source,
     return same;
 }
 
+static void add_subject(struct verifying *v, const struct table *source)
+{
+    const struct migration *m = v->r->m;
+    struct subject *s = &v->subjects.v[v->subjects.n++];
+    struct table *t = table_copy(&v->arena, source);
+    const struct table *there = table_there(source);
+    bool *canon = arena_zalloc(&v->arena, (t->ncolumns + 1) * sizeof(*canon));
+
+    s->table = t;
+    for (size_t i = 0; i < t->ncolumns; i++) {
+        t->columns[i].generated = t->columns[i].generated || there->columns[i].generated;
+        canon[i] = canon_wanted(&source->columns[i], m->source.engine->normalizes_json,
+                                &there->columns[i], m->target.engine->normalizes_json);
+        s->canon = canon[i] ? canon : s->canon;
+    }
+}
+
+/* What is there today at both ends. A table that has another shape on the target is taken as it was
+ * planned, since only the plan knows what becomes of it. */
+static int both_catalogs(struct verifying *v, struct table_list *source, struct table_list *target,
+                         struct err *e)
+{
+    const struct migration *m = v->r->m;
+    struct table_list planned;
+    struct selection there;
+
+    if (shapes_load(v->pair.control, &v->arena, &planned, e) < 0 ||
+        catalog(m, true, &m->selection, &v->arena, source, e) < 0)
+        return -1;
+    for (size_t i = 0; i < source->n; i++) {
+        struct table *t = table_list_find(&planned, table_label(source->v[i]));
+
+        if (t && t->there)
+            source->v[i] = t;
+    }
+    selection_there(&m->selection, source, &v->arena, &there);
+    return catalog(m, false, &there, &v->arena, target, e);
+}
+
 /* The source's tables, less those that the target does not claim to follow. */
 static int choose_tables(struct verifying *v, struct err *e)
 {
-    const struct migration *m = v->r->m;
     struct table_list source = {0};
     struct table_list target = {0};
     struct lane_list lanes;
 
-    if (catalog(m, true, &v->arena, &source, e) < 0 ||
-        catalog(m, false, &v->arena, &target, e) < 0 ||
+    if (both_catalogs(v, &source, &target, e) < 0 ||
         lanes_load(v->pair.control, &v->arena, &lanes, e) < 0)
         return -1;
-    v->tables.v = arena_alloc(&v->arena, (source.n + 1) * sizeof(*v->tables.v));
+    v->subjects.v = arena_zalloc(&v->arena, (source.n + 1) * sizeof(*v->subjects.v));
     for (size_t i = 0; i < source.n; i++) {
-        const char *label = arena_strdup(&v->arena, table_label(source.v[i]));
+        const struct table *t = source.v[i];
+        const char *label = arena_strdup(&v->arena, table_label(t));
         const struct lane *lane = find_lane(&lanes, label);
 
         if (lane && lane->state != LANE_FOLLOWING) {
@@ -121,23 +153,34 @@ static int choose_tables(struct verifying *v, struct err *e)
                                       lane_state_name(lane->state), lane->reason ? ": " : "",
                                       lane->reason ? lane->reason : ""));
             v->report->not_compared++;
-        } else if (same_columns(v, source.v[i], find_table(&target, label))) {
-            v->tables.v[v->tables.n++] = source.v[i];
+        } else if (same_columns(v, t, table_list_find(&target, table_label(table_there(t))))) {
+            add_subject(v, t);
         }
     }
     return 0;
+}
+
+static void views_of(const struct verifying *v, struct scan_view out[SCAN_SIDES])
+{
+    const struct pair *p = &v->pair;
+
+    out[SCAN_SOURCE] =
+        (struct scan_view){p->source.snapshot, p->source.snapshot ? NULL : p->source.holder};
+    out[SCAN_TARGET] = (struct scan_view){p->target ? NULL : p->target_snapshot, p->target};
 }
 
 /* ---- first reading ---- */
 
 static int compare_buckets(struct verifying *v, struct err *e)
 {
-    const char *const snapshots[SCAN_SIDES] = {v->pair.source.snapshot, v->pair.target_snapshot};
+    struct scan_view views[SCAN_SIDES];
     struct scanner s;
-    int rc = scanner_start(&s, v->r->m, &v->tables, snapshots, e);
+    int rc;
 
-    v->suspects = arena_alloc(&v->arena, (v->tables.n + 1) * sizeof(*v->suspects));
-    for (size_t i = 0; rc == 0 && i < v->tables.n; i++) {
+    views_of(v, views);
+    rc = scanner_start(&s, v->r->m, &v->subjects, views, e);
+    v->suspects = arena_alloc(&v->arena, (v->subjects.n + 1) * sizeof(*v->suspects));
+    for (size_t i = 0; rc == 0 && i < v->subjects.n; i++) {
         struct suspect *suspect = &v->suspects[v->nsuspects];
         const struct bucket_set *sets[SCAN_SIDES];
 
@@ -146,7 +189,7 @@ static int compare_buckets(struct verifying *v, struct err *e)
             break;
         v->report->rows += sets[SCAN_SOURCE]->rows;
         v->report->tables++;
-        suspect->table = v->tables.v[i];
+        suspect->subject = &v->subjects.v[i];
         v->nsuspects += bucket_compare(sets[SCAN_SOURCE], sets[SCAN_TARGET], suspect->differs,
                                        &suspect->rows) > 0;
     }
@@ -167,18 +210,20 @@ static bool to_target(const struct row *r, void *ctx)
     return true;
 }
 
-static int tell_suspect(struct verifying *v, const struct suspect *s, struct db *source,
-                        struct db *target, struct err *e)
+static int tell_suspect(struct verifying *v, const struct suspect *s, struct db *const ends[],
+                        const struct scan_view views[], struct err *e)
 {
-    uint64_t passes = diff_passes(s->table, s->rows);
-    struct diff *d = diff_new(s->table, s->differs, &v->out);
+    const struct table *t = s->subject->table;
+    uint64_t passes = diff_passes(t, s->rows);
+    struct diff *d = diff_new(t, s->differs, &v->out);
+    const struct scan_rows rows[SCAN_SIDES] = {{to_source, d}, {to_target, d}};
     int rc = 0;
 
     for (uint64_t pass = 0; rc == 0 && pass < passes; pass++) {
         diff_pass(d, pass, passes);
-        rc = scan_table(source, s->table, v->pair.source.snapshot, to_source, d, e);
-        if (rc == 0)
-            rc = scan_table(target, s->table, v->pair.target_snapshot, to_target, d, e);
+        for (int side = 0; rc == 0 && side < SCAN_SIDES; side++)
+            rc = scan_table(ends[side], s->subject, (enum scan_side)side, views[side].snapshot,
+                            &rows[side], e);
         if (rc == 0)
             diff_end(d);
     }
@@ -188,28 +233,24 @@ static int tell_suspect(struct verifying *v, const struct suspect *s, struct db 
 
 static int tell_suspects(struct verifying *v, struct err *e)
 {
-    struct db *source = NULL;
-    struct db *target = NULL;
-    int rc = -1;
+    struct db *ends[SCAN_SIDES] = {NULL, NULL};
+    struct scan_view views[SCAN_SIDES];
+    int rc = 0;
 
     if (v->nsuspects == 0)
         return 0;
-    if (migration_open_source(v->r->m, DB_READ, &source, e) < 0 ||
-        migration_open_target(v->r->m, DB_READ, &target, e) < 0)
-        goto out;
-    rc = 0;
+    views_of(v, views);
+    for (int side = 0; rc == 0 && side < SCAN_SIDES; side++)
+        rc = scan_open(v->r->m, (enum scan_side)side, &views[side], &ends[side], e);
     for (size_t i = 0; rc == 0 && i < v->nsuspects; i++) {
         uint64_t before = v->out.differences;
 
-        rc = tell_suspect(v, &v->suspects[i], source, target, e);
+        rc = tell_suspect(v, &v->suspects[i], ends, views, e);
         /* Hashes differ, so something must have been told. */
         invariant(rc < 0 || v->out.differences > before);
     }
-out:
-    if (source)
-        source->engine->close(source);
-    if (target)
-        target->engine->close(target);
+    for (int side = 0; side < SCAN_SIDES; side++)
+        scan_close(&views[side], ends[side]);
     return rc;
 }
 

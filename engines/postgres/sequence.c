@@ -24,11 +24,24 @@ int pg_mark(struct db *base, const char *token, struct err *e)
 }
 
 /* Every sequence with each table that owns it or uses it in a default, and the tables above and
- * below that one, since a selection may name either. owned: false for those that stand alone. */
+ * below that one, since a selection may name either. The last two: the column that it feeds, by
+ * ownership, else because its default alone uses the sequence. */
 static const char sql_sequences[] =
-    "SELECT n.nspname, c.relname, s.seqincrement, tn.nspname, t.relname"
+    "SELECT n.nspname, c.relname, s.seqincrement, tn.nspname, t.relname, f.tbl, f.col"
     " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
     " JOIN pg_sequence s ON s.seqrelid = c.oid"
+    " LEFT JOIN LATERAL (SELECT fn.nspname || '.' || fc.relname AS tbl, fa.attname AS col"
+    "  FROM (SELECT d.refobjid AS rel, d.refobjsubid AS num, 1 AS rank, 1 AS users"
+    "    FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid"
+    "    AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i') AND d.refobjsubid > 0"
+    "   UNION ALL SELECT ad.adrelid, ad.adnum, 2, count(*) OVER ()"
+    "    FROM pg_depend d JOIN pg_attrdef ad ON ad.oid = d.objid"
+    "    JOIN pg_class u ON u.oid = ad.adrelid AND NOT u.relispartition"
+    "    WHERE d.classid = 'pg_attrdef'::regclass AND d.refclassid = 'pg_class'::regclass"
+    "    AND d.refobjid = c.oid) x"
+    "  JOIN pg_class fc ON fc.oid = x.rel JOIN pg_namespace fn ON fn.oid = fc.relnamespace"
+    "  JOIN pg_attribute fa ON fa.attrelid = x.rel AND fa.attnum = x.num"
+    "  WHERE x.users = 1 ORDER BY x.rank LIMIT 1) f ON true"
     " LEFT JOIN LATERAL ("
     "  SELECT k.rel FROM ("
     "   SELECT d.refobjid AS base FROM pg_depend d WHERE d.classid = 'pg_class'::regclass"
@@ -95,6 +108,8 @@ static int list_sequences(struct pg_db *db, const struct selection *s, struct ar
         v->schema = arena_strdup(a, schema);
         v->name = arena_strdup(a, name);
         v->increment = pg_int(res, i, 2);
+        v->table = pg_text(res, i, 5) ? arena_strdup(a, pg_text(res, i, 5)) : NULL;
+        v->column = pg_text(res, i, 6) ? arena_strdup(a, pg_text(res, i, 6)) : NULL;
     }
     PQclear(res);
     return 0;
