@@ -26,6 +26,11 @@ struct column_def {
     bool case_insensitive; /* the collation takes texts for equal that differ in bytes */
     const char *comment;   /* or NULL */
     const char *unfit;     /* why no other engine is offered this type by name, or NULL */
+    /* What column_for needs to know of the column's surroundings (schema_def_finish): */
+    const struct table *there; /* the table that it will stand in: schema and name only */
+    size_t shared_key; /* columns of the widest key, unique index or foreign key that it is in; 0:
+                          none, so nothing asks for a bounded length */
+    size_t row_chars;  /* declared characters of all bounded texts of its table together */
 };
 
 struct index_column {
@@ -69,6 +74,7 @@ struct table_def {
     size_t nchecks;
     const char *const *checks; /* CHECK expressions, in the engine's own words */
     const char *comment;
+    bool exists; /* the target has it already, empty and alike: only what it lacks is made */
 };
 
 struct schema_def {
@@ -91,6 +97,20 @@ struct verdict {
     enum fidelity back;    /* what the target's column can hold, into the source's */
     const char *condition; /* for either, in words; NULL if both are exact */
 };
+
+/* Fills shared_key and row_chars of all columns; a column that refers to another by a foreign key
+ * is bounded as that is. Call it when all else is described. */
+void schema_def_finish(struct schema_def *def);
+/* The column's place in the table, -1: none of that name. */
+int table_column_find(const struct table *t, const char *name);
+/* The names of an index or a foreign key, one behind the other: for messages and for names. */
+const char *index_columns_text(struct arena *a, const struct index_def *x);
+/* Appends to a list of steps that is grown by doubling; *cap begins at 0. */
+void schema_steps_add(struct arena *a, struct schema_steps *steps, size_t *cap,
+                      struct schema_step step);
+/* A name for an object of t that is at most `max` bytes long, cut with a number made from the whole
+ * if it is longer. */
+const char *schema_object_name(struct arena *a, size_t max, const char *name);
 
 /* The entry of a table; NULL if it is not there. */
 const struct table_def *schema_def_find(const struct schema_def *def, const char *label);

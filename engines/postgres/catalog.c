@@ -224,6 +224,7 @@ static const struct {
 };
 
 #define OID_BPCHAR 1042
+#define OID_VARCHAR 1043
 
 static enum type_kind kind_of(uint32_t oid, char typtype)
 {
@@ -268,6 +269,10 @@ static void column_fill(const PGresult *res, int i, struct arena *a, struct colu
         c->precision = (int)(((typmod - 4) >> 16) & 0xffff);
         c->scale = (scale ^ 1024) - 1024; /* eleven bits, signed, since PostgreSQL 15 */
     }
+    if ((oid == OID_VARCHAR || oid == OID_BPCHAR) && typmod >= 4)
+        c->length = (int)typmod - 4;
+    if (c->kind == TYPE_TIME || c->kind == TYPE_TIMESTAMP || c->kind == TYPE_TIMESTAMPTZ)
+        c->fraction = typmod >= 0 ? (int)typmod : 6;
 }
 
 static int columns(struct pg_db *db, const struct table_list *list, struct table **sorted,

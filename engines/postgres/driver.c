@@ -31,9 +31,13 @@ const struct engine engine_postgres = {
     .settle = pg_settle,
     .retention = pg_retention,
 
-    /* catalog.c, check.c, schema*.c */
+    /* catalog.c, check.c, describe.c, types.c, render.c, schema*.c */
     .tables = pg_tables,
     .check = pg_check,
+    .home_schema = pg_home_schema,
+    .describe = pg_describe,
+    .column_for = pg_column_for,
+    .schema_render = pg_schema_render,
     .schema_steps = pg_schema_steps,
     .schema_run = pg_schema_run,
     .schema_settle = pg_schema_settle,

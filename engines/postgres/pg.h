@@ -11,7 +11,7 @@
 #ifndef LOCKSTEP_ENGINES_POSTGRES_PG_H
 #define LOCKSTEP_ENGINES_POSTGRES_PG_H
 
-#include "engines/engine.h"
+#include "engines/def.h"
 
 #include <libpq-fe.h>
 
@@ -148,6 +148,17 @@ int pg_fact_put(struct db *db, const char *kind, const char *key, int64_t expect
 int pg_fact_delete(struct db *db, const char *kind, const char *key, struct err *e);
 int pg_settle(struct db *db, int timeout_ms, struct err *e);
 int pg_retention(struct db *db, struct arena *a, struct retention *out, struct err *e);
+
+/* describe.c, types.c, render.c */
+void pg_home_schema(const char *uri, char *out, size_t size);
+int pg_describe(struct db *db, const struct table_list *tables, struct arena *a,
+                struct schema_def *out, struct err *e);
+void pg_column_for(const struct column_def *from, bool native, struct arena *a, struct column *to,
+                   struct verdict *out);
+/* The name of the type that an enum column gets (types.c). */
+const char *pg_enum_name(struct arena *a, const char *table, const char *column);
+int pg_schema_render(const struct schema_def *def, bool native, struct arena *a,
+                     struct schema_steps *out, struct err *e);
 
 /* catalog.c, check.c, schema*.c */
 int pg_tables(struct db *db, const struct selection *s, struct arena *a, struct table_list *out,
