@@ -29,7 +29,8 @@ struct my_slot {
 struct my_db {
     struct db base;
     MYSQL *conn;
-    char *uri; /* with its password: never in a message */
+    char *uri;       /* with its password: never in a message */
+    char where[300]; /* host:port, for messages */
     char migration[40];
     enum db_use use;
     int timeout_ms; /* longest wait without progress; may be changed between statements */
@@ -41,7 +42,11 @@ struct my_db {
     bool in_txn;
     bool broken; /* a wait was given up or the connection was lost: close it */
     bool has_savepoint;
-    bool large; /* a large row went through: renewed when the transaction has ended */
+    bool has_origin; /* a row of lockstep.origin is this connection's */
+    bool holds_schema_lock;
+    bool large;      /* a large row went through: renewed when the transaction has ended */
+    size_t incoming; /* wait.c: bytes of the row that is being fetched, and its permit */
+    bool permit;
     struct my_slot read;
     struct my_slot load;
     struct my_slot scan;
@@ -64,19 +69,27 @@ int my_connect(const struct db_options *o, struct my_db **out, struct err *e);
 /* One statement without rows of interest; *affected (may be NULL): rows matched, not only changed
  * (CLIENT_FOUND_ROWS is on). */
 int my_exec(struct my_db *db, const char *sql, size_t len, uint64_t *affected, struct err *e);
+/* Several statements, separated by semicolons, in one message: affected[i] of each of the first n.
+ * The first that fails ends them: *done is then its index (those before it have run), else their
+ * number. */
+int my_exec_each(struct my_db *db, const char *sql, size_t len, uint64_t *affected, size_t n,
+                 size_t *done, struct err *e);
 int my_execf(struct my_db *db, struct err *e, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 /* All rows at once, for small results: mysql_free_result() it. NULL: error. */
 MYSQL_RES *my_query(struct my_db *db, const char *sql, struct err *e);
 MYSQL_RES *my_queryf(struct my_db *db, struct err *e, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
-/* Row by row; until the end (or mysql_free_result) the connection takes no other statement. */
+/* Row by row; until my_stream_free() the connection takes no other statement. */
 MYSQL_RES *my_query_stream(struct my_db *db, const char *sql, size_t len, struct err *e);
 /* 1: *row and its lengths, borrowed until the next call; 0: the end; -1. */
 int my_fetch(struct my_db *db, MYSQL_RES *res, MYSQL_ROW *row, unsigned long **lengths,
              struct err *e);
-/* Sets e from the connection's last error by the classes of engines/engine.h; returns -1. Lost
- * connections mark it broken. */
+/* Frees what my_query_stream() gave; before its end the server is told to stop, so that the rest of
+ * the rows need not be read. Takes NULL. */
+void my_stream_free(struct my_db *db, MYSQL_RES *res);
+/* Sets e from the connection's last error by the classes of engines/engine.h; `doing` (may be NULL)
+ * stands in front. Returns -1. Lost connections mark it broken. */
 int my_fail(struct my_db *db, const char *doing, struct err *e);
 /* The same from a number, for errors that come by other ways (the binlog's packets). */
 int my_fail_code(unsigned code, const char *sqlstate, const char *text, struct err *e);

@@ -1,0 +1,443 @@
+/* engines/mysql/session.c, wait.c, errors.c, uri.c on a real server: settings, rights, waits that
+ * end, errors by class, commits whose outcome is not known. */
+#include "my_support.h"
+
+#include "engines/mysql/session.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <sys/socket.h>
+
+static void bad_uri(const char *uri, const char *needle)
+{
+    struct my_uri u;
+    struct err e = {0};
+
+    assert_int_equal(my_uri_parse(uri, &u, &e), -1);
+    assert_int_equal(e.class, ERR_CONFIG);
+    assert_non_null(strstr(e.msg, needle));
+    assert_null(strstr(e.msg, "s3cret"));
+    assert_null(strstr(e.hint, "s3cret"));
+}
+
+static void parses_uris(void **state)
+{
+    struct my_uri u;
+    struct err e = {0};
+    char home[64];
+
+    assert_ok(my_uri_parse("mysql://app:p%40ss%2f@db.example:3307/shop?ssl-mode=verify-ca&ssl-ca="
+                           "/etc/a%26b.pem",
+                           &u, &e));
+    assert_string_equal(u.user, "app");
+    assert_string_equal(u.password, "p@ss/");
+    assert_string_equal(u.host, "db.example");
+    assert_int_equal(u.port, 3307);
+    assert_string_equal(u.database, "shop");
+    assert_int_equal(u.tls, MY_TLS_CA);
+    assert_string_equal(u.ssl_ca, "/etc/a&b.pem");
+    assert_ok(my_uri_parse("mariadb://[::1]/x", &u, &e));
+    assert_string_equal(u.host, "::1");
+    assert_int_equal(u.port, 3306);
+    assert_false(u.has_password);
+    assert_int_equal(u.tls, MY_TLS_PREFERRED);
+    assert_ok(my_uri_parse("mysql://root@/?socket=%2Frun%2Fs.sock", &u, &e));
+    assert_string_equal(u.socket, "/run/s.sock");
+    my_uri_release(&u);
+    assert_string_equal(u.socket, "");
+
+    my_home_schema("mysql://a:s3cret@h/shop?ssl-mode=required", home, sizeof home);
+    assert_string_equal(home, "shop");
+
+    bad_uri("postgresql://a:s3cret@h/x", "mysql://");
+    bad_uri("mysql://a:s3cret%4@h/x", "the password");
+    bad_uri("mysql://a:s3cret@h:port/x", "the port");
+    bad_uri("mysql://a:s3cret@h:70000/x", "the port");
+    bad_uri("mysql://a:s3cret@[::1/x", "without its ]");
+    bad_uri("mysql://a:s3cret@h/x?ssl-mode=on", "ssl-mode");
+    bad_uri("mysql://a:s3cret@h/x?ssl_mode=required", "unknown parameter \"ssl_mode\"");
+    bad_uri("mysql://a:s3cret@h/x?ssl-mode=verify-ca", "ssl-ca");
+}
+
+static void sets_the_session(void **state)
+{
+    struct db *db = test_open(test_uri(NULL, NULL), DB_READ);
+    struct my_db *my = my_db_from(db);
+
+    assert_string_equal(test_value(db, "SELECT @@session.time_zone"), "+00:00");
+    assert_string_equal(test_value(db, "SELECT @@character_set_results"), "utf8mb4");
+    assert_non_null(strstr(test_value(db, "SELECT @@sql_mode"), "STRICT_ALL_TABLES"));
+    assert_null(strstr(test_value(db, "SELECT @@sql_mode"), "NO_ZERO_DATE"));
+    assert_null(strstr(test_value(db, "SELECT @@sql_mode"), "NO_BACKSLASH_ESCAPES"));
+    assert_true(my->max_packet > 1024 * 1024);
+    assert_true(my->version > 80000);
+    assert_int_equal(my->maria, strstr(test_value(db, "SELECT version()"), "MariaDB") != NULL);
+    assert_string_equal(
+        test_value(db, my->maria ? "SELECT @@tx_isolation" : "SELECT @@transaction_isolation"),
+        "REPEATABLE-READ");
+    assert_string_equal(
+        test_value(db, "SELECT attr_value FROM performance_schema.session_connect_attrs"
+                       " WHERE attr_name = 'program_name' AND processlist_id = connection_id()"),
+        "lockstep:shop:read");
+    my_close(db);
+
+    db = test_open(test_uri(NULL, NULL), DB_LOAD);
+    assert_string_equal(test_value(db, "SELECT @@foreign_key_checks"), "0");
+    assert_string_equal(test_value(db, "SELECT @@unique_checks"), "1");
+    my_close(db);
+}
+
+static void refused_connection(const char *uri, enum err_class class, const char *needle)
+{
+    struct db_options o = {.uri = uri, .migration = "shop", .use = DB_CONTROL, .timeout_ms = 700};
+    struct err e = {0};
+    struct db *db = NULL;
+
+    assert_int_equal(my_open(&o, &db, &e), -1);
+    assert_null(db);
+    if (e.class != class || strstr(e.msg, needle) == NULL)
+        fail_msg("%s: %s", err_class_name(e.class), e.msg);
+    assert_true(e.hint[0] != '\0');
+    assert_null(strstr(e.msg, "wrong-pw"));
+}
+
+/* A port that takes connections and never says a word. */
+static int silent_server(char *uri, size_t size)
+{
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof a;
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+    assert_int_equal(bind(fd, (struct sockaddr *)&a, sizeof a), 0);
+    assert_int_equal(listen(fd, 4), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&a, &len), 0);
+    snprintf(uri, size, "mysql://root:wrong-pw@127.0.0.1:%d/", ntohs(a.sin_port));
+    return fd;
+}
+
+static void names_what_cannot_be_reached(void **state)
+{
+    char uri[200];
+    char wrong[400];
+    int fd = silent_server(uri, sizeof uri);
+    int64_t begun = mono_ms();
+
+    refused_connection(uri, ERR_RETRY, "127.0.0.1:");
+    assert_true(mono_ms() - begun < 3000);
+    close(fd);
+    refused_connection(uri, ERR_RETRY, "127.0.0.1:");
+    test_role("ls_login", NULL);
+    snprintf(wrong, sizeof wrong, "mysql://ls_login:wrong-pw%s/",
+             strchr(getenv("LOCKSTEP_TEST_MY"), '@'));
+    refused_connection(wrong, ERR_FATAL, "Access denied");
+    refused_connection(test_uri("no_such_database", NULL), ERR_FATAL, "no_such_database");
+    refused_connection(test_uri("mysql", "ls_login"), ERR_REFUSED, "mysql");
+    refused_connection("mysql://root:wrong-pw@no-such-host.invalid/", ERR_RETRY, "no-such-host");
+    my_close(test_open(test_uri(NULL, "ls_login"), DB_CONTROL));
+}
+
+static void reads_the_option_file(void **state)
+{
+    char dir[] = "/tmp/lockstep-mycnf.XXXXXX";
+    char path[64];
+    char uri[300];
+    const char *old = getenv("HOME");
+
+    test_role("ls_login", NULL);
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof path, "%s/.my.cnf", dir);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fputs("[client]\nuser=ls_login\npassword=secret\n", f);
+    fclose(f);
+    snprintf(uri, sizeof uri, "mysql://%s/", strchr(getenv("LOCKSTEP_TEST_MY"), '@') + 1);
+    setenv("HOME", dir, 1);
+    struct db *db = test_open(uri, DB_CONTROL);
+    if (old != NULL)
+        setenv("HOME", old, 1);
+    assert_string_equal(test_value(db, "SELECT current_user()"), "ls_login@%");
+    my_close(db);
+    unlink(path);
+    rmdir(dir);
+}
+
+static void expect_error(struct db *db, const char *sql, enum err_class class)
+{
+    struct err e = {0};
+
+    assert_int_equal(my_exec(my_db_from(db), sql, strlen(sql), NULL, &e), -1);
+    if (e.class != class)
+        fail_msg("%s: %s: %s", sql, err_class_name(e.class), e.msg);
+}
+
+static void classes_errors(void **state)
+{
+    test_database("ls_class");
+    struct db *db = test_open(test_uri("ls_class", NULL), DB_CONTROL);
+
+    test_sql(db, "CREATE TABLE p (id int PRIMARY KEY, s varchar(3) NOT NULL, n tinyint,"
+                 " CHECK (n <> 7));"
+                 "CREATE TABLE c (p int, FOREIGN KEY (p) REFERENCES p (id));"
+                 "INSERT INTO p VALUES (1, 'a', 1)");
+    expect_error(db, "INSERT INTO p VALUES (1, 'a', 1)", ERR_CONFLICT);
+    expect_error(db, "INSERT INTO p VALUES (2, NULL, 1)", ERR_CONFLICT);
+    expect_error(db, "INSERT INTO p VALUES (2, 'a', 7)", ERR_CONFLICT);
+    expect_error(db, "INSERT INTO c VALUES (9)", ERR_CONFLICT);
+    expect_error(db, "INSERT INTO p VALUES (2, 'abcd', 1)", ERR_DATA);
+    expect_error(db, "INSERT INTO p VALUES (2, 'a', 400)", ERR_DATA);
+    expect_error(db, "INSERT INTO p VALUES (2, x'ff', 4)", ERR_DATA);
+    expect_error(db, "SELECT * FROM nowhere", ERR_FATAL);
+    test_role("ls_login", "SELECT ON ls_class.*");
+    struct db *weak = test_open(test_uri("ls_class", "ls_login"), DB_CONTROL);
+    expect_error(weak, "INSERT INTO p VALUES (3, 'a', 1)", ERR_REFUSED);
+    expect_error(weak, "SET GLOBAL read_only = 1", ERR_REFUSED);
+    test_sql(db, "GRANT INSERT ON ls_class.* TO 'ls_login'@'%'; SET GLOBAL read_only = 1");
+    expect_error(weak, "INSERT INTO p VALUES (3, 'a', 1)", ERR_RETRY);
+    test_sql(db, "SET GLOBAL read_only = 0");
+    my_close(weak);
+    my_close(db);
+}
+
+static void locks_are_bounded(void **state)
+{
+    test_database("ls_lock");
+    struct db *a = test_open(test_uri("ls_lock", NULL), DB_CONTROL);
+    struct db *b = test_open(test_uri("ls_lock", NULL), DB_CONTROL);
+    struct err e = {0};
+
+    test_sql(a, "CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t VALUES (1, 1)");
+    test_sql(b, "SET SESSION innodb_lock_wait_timeout = 1");
+    assert_ok(my_begin(a, &e));
+    test_sql(a, "UPDATE t SET n = 2");
+    expect_error(b, "UPDATE t SET n = 3", ERR_RETRY);
+    assert_false(my_db_from(b)->broken);
+    assert_ok(my_rollback(a, &e));
+    uint64_t met = 0;
+    /* Rows met, not rows changed. */
+    assert_ok(my_exec(my_db_from(b), "UPDATE t SET n = 1", 18, &met, &e));
+    assert_int_equal(met, 1);
+    my_close(a);
+    my_close(b);
+}
+
+static void ends_statements_that_take_too_long(void **state)
+{
+    struct db *db = test_open(test_uri(NULL, NULL), DB_CONTROL);
+    struct db *watch = test_open(test_uri(NULL, NULL), DB_CONTROL);
+    struct my_db *my = my_db_from(db);
+    struct err e = {0};
+    char sql[200];
+    int64_t begun = mono_ms();
+
+    snprintf(sql, sizeof sql, "SELECT count(*) FROM information_schema.processlist WHERE id = %lu",
+             mysql_thread_id(my->conn));
+    my->timeout_ms = 300;
+    assert_null(my_query(my, "SELECT sleep(60)", &e));
+    assert_int_equal(e.class, ERR_RETRY);
+    assert_true(mono_ms() - begun < 3000);
+    assert_true(my->broken);
+    assert_string_equal(test_value(watch, sql), "0");
+    assert_int_equal(my_execf(my, &e, "SELECT 1"), -1);
+    assert_int_equal(e.class, ERR_RETRY);
+    my_close(db);
+    my_close(watch);
+}
+
+static void fetches_in_a_stream(void **state)
+{
+    test_database("ls_stream");
+    struct db *db = test_open(test_uri("ls_stream", NULL), DB_CONTROL);
+    struct my_db *my = my_db_from(db);
+    struct err e = {0};
+    MYSQL_ROW row;
+    unsigned long *lengths;
+    const char *sql = "SELECT a.n, repeat('x', 5000000) FROM t a, t b, t c, t d, t e";
+
+    test_sql(db, "CREATE TABLE t (n int); INSERT INTO t VALUES (1), (2), (3), (4), (5), (6)");
+    MYSQL_RES *res = my_query_stream(my, "SELECT n FROM t ORDER BY n", 26, &e);
+    assert_non_null(res);
+    for (int i = 1; i <= 6; i++) {
+        assert_int_equal(my_fetch(my, res, &row, &lengths, &e), 1);
+        assert_int_equal(my_int(row[0]), i);
+        assert_int_equal(lengths[0], 1);
+    }
+    assert_int_equal(my_fetch(my, res, &row, &lengths, &e), 0);
+    my_stream_free(my, res);
+
+    /* 38 GB, of which one row is read. */
+    int64_t begun = mono_ms();
+    res = my_query_stream(my, sql, strlen(sql), &e);
+    assert_non_null(res);
+    assert_int_equal(my_fetch(my, res, &row, &lengths, &e), 1);
+    assert_int_equal(lengths[1], 5000000);
+    assert_true(my->permit);
+    my_stream_free(my, res);
+    assert_false(my->permit);
+    assert_true(mono_ms() - begun < 5000);
+    assert_false(my->broken);
+    assert_string_equal(test_value(db, "SELECT count(*) FROM t"), "6");
+    /* The buffer of that row goes with its connection at the next transaction. */
+    unsigned long id = mysql_thread_id(my->conn);
+    assert_true(my->large);
+    assert_ok(my_begin(db, &e));
+    assert_true(mysql_thread_id(my->conn) != id);
+    assert_false(my->large);
+    assert_ok(my_rollback(db, &e));
+    my_close(db);
+}
+
+static void counts_each_statement(void **state)
+{
+    test_database("ls_each");
+    struct db *db = test_open(test_uri("ls_each", NULL), DB_CONTROL);
+    struct err e = {0};
+    uint64_t affected[4];
+    size_t done;
+    const char *good = "INSERT INTO t VALUES (1), (2); UPDATE t SET n = n WHERE n = 2;"
+                       "SELECT 1; DELETE FROM t WHERE n = 9";
+    const char *bad = "INSERT INTO t VALUES (3); INSERT INTO t VALUES (1); DELETE FROM t";
+
+    test_sql(db, "CREATE TABLE t (n int PRIMARY KEY)");
+    assert_ok(my_exec_each(my_db_from(db), good, strlen(good), affected, 4, &done, &e));
+    assert_int_equal(done, 4);
+    assert_int_equal(affected[0], 2);
+    assert_int_equal(affected[1], 1);
+    assert_int_equal(affected[3], 0);
+    assert_int_equal(my_exec_each(my_db_from(db), bad, strlen(bad), affected, 4, &done, &e), -1);
+    assert_int_equal(e.class, ERR_CONFLICT);
+    assert_int_equal(done, 1);
+    assert_string_equal(test_value(db, "SELECT count(*) FROM t"), "3");
+    my_close(db);
+}
+
+static void quotes(void **state)
+{
+    struct db *db = test_open(test_uri(NULL, NULL), DB_CONTROL);
+    struct buf b;
+    const char hard[] = "a'b\\c\"d\0e\n%_\xc3\xa4";
+
+    buf_init(&b, 1000);
+    buf_adds(&b, "SELECT hex(");
+    my_literal(&b, hard, sizeof hard - 1);
+    buf_adds(&b, ") AS ");
+    my_ident(&b, "odd`name");
+    assert_string_equal(test_value(db, b.data), "6127625C63226400650A255FC3A4");
+    buf_release(&b);
+    my_close(db);
+}
+
+static void install(struct db *db)
+{
+    struct err e = {0};
+
+    assert_ok(my_control_install(db, SIDE_TARGET, &e));
+}
+
+static void marks_its_own_transactions(void **state)
+{
+    test_database("ls_tx");
+    struct db *control = test_open(test_uri(NULL, NULL), DB_CONTROL);
+    install(control);
+    struct db *db = test_open(test_uri("ls_tx", NULL), DB_APPLY);
+    struct db *other = test_open(test_uri("ls_tx", NULL), DB_LOAD);
+    struct err e = {0};
+    char sql[120];
+
+    test_sql(db, "CREATE TABLE t (n int PRIMARY KEY)");
+    snprintf(sql, sizeof sql, "SELECT n FROM lockstep.origin WHERE id = %lu",
+             mysql_thread_id(my_db_from(db)->conn));
+    assert_ok(my_begin(db, &e));
+    assert_ok(my_begin(other, &e)); /* neither waits for the other */
+    test_sql(db, "INSERT INTO t VALUES (1)");
+    assert_ok(my_savepoint(db, &e));
+    test_sql(db, "INSERT INTO t VALUES (2)");
+    assert_ok(my_savepoint(db, &e));
+    test_sql(db, "INSERT INTO t VALUES (3)");
+    assert_ok(my_rollback_to(db, &e));
+    assert_ok(my_commit(db, &e));
+    assert_ok(my_rollback(other, &e));
+    assert_string_equal(test_value(control, "SELECT count(*) FROM ls_tx.t"), "2");
+    assert_string_equal(test_value(control, sql), "1");
+    assert_ok(my_begin(db, &e));
+    assert_int_equal(my_begin(db, &e), -1);
+    assert_int_equal(e.class, ERR_BUG);
+    assert_ok(my_rollback(db, &e));
+    my_close(other);
+    my_close(db);
+    assert_string_equal(test_value(control, "SELECT count(*) FROM lockstep.origin"), "0");
+    my_close(control);
+}
+
+static void *kill_soon(void *arg)
+{
+    struct db *db = test_open(test_uri(NULL, NULL), DB_CONTROL);
+    struct err e = {0};
+
+    assert_ok(my_execf(my_db_from(db), &e, "KILL CONNECTION %lu", *(unsigned long *)arg));
+    my_close(db);
+    return NULL;
+}
+
+static void a_cut_off_commit_is_unknown(void **state)
+{
+    test_database("ls_tx");
+    struct db *db = test_open(test_uri("ls_tx", NULL), DB_CONTROL);
+    struct err e = {0};
+    pthread_t thread;
+
+    test_sql(db, "CREATE TABLE t (n int)");
+    unsigned long id = mysql_thread_id(my_db_from(db)->conn);
+    assert_ok(my_begin(db, &e));
+    test_sql(db, "INSERT INTO t VALUES (1)");
+    pthread_create(&thread, NULL, kill_soon, &id);
+    pthread_join(thread, NULL);
+    assert_int_equal(my_commit(db, &e), -1);
+    assert_int_equal(e.class, ERR_UNKNOWN);
+    assert_true(my_db_from(db)->broken);
+    my_close(db);
+}
+
+static void *request_stop(void *arg)
+{
+    usleep(200 * 1000);
+    stop_request();
+    return NULL;
+}
+
+/* Last: the request cannot be taken back. */
+static void notices_a_stop(void **state)
+{
+    struct db *db = test_open(test_uri(NULL, NULL), DB_CONTROL);
+    struct err e = {0};
+    pthread_t thread;
+    int64_t begun = mono_ms();
+
+    pthread_create(&thread, NULL, request_stop, NULL);
+    assert_null(my_query(my_db_from(db), "SELECT sleep(60)", &e));
+    pthread_join(thread, NULL);
+    assert_int_equal(e.class, ERR_STOPPED);
+    assert_true(mono_ms() - begun < 1500);
+    my_close(db);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(parses_uris),
+        cmocka_unit_test(sets_the_session),
+        cmocka_unit_test(names_what_cannot_be_reached),
+        cmocka_unit_test(reads_the_option_file),
+        cmocka_unit_test(classes_errors),
+        cmocka_unit_test(locks_are_bounded),
+        cmocka_unit_test(ends_statements_that_take_too_long),
+        cmocka_unit_test(fetches_in_a_stream),
+        cmocka_unit_test(counts_each_statement),
+        cmocka_unit_test(quotes),
+        cmocka_unit_test(marks_its_own_transactions),
+        cmocka_unit_test(a_cut_off_commit_is_unknown),
+        cmocka_unit_test(notices_a_stop),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
