@@ -5,6 +5,7 @@
 #include "config/config.h"
 #include "control/migration.h"
 #include "core/err.h"
+#include "run/run.h"
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -87,11 +88,19 @@ int context_need_started(struct db *target, struct err *e);
 /* check.c: both sides' findings, printed; *unfit: at least one is fatal. */
 int check_both(struct cli *c, const struct context *x, bool started, bool *unfit, struct err *e);
 
+/* run.c: what every process that runs stages does before and after. The checks of `check` if
+ * nothing has begun yet, then the registration. 0: may go on; else an exit code, or -1. */
+int run_prepare(struct cli *c, const struct context *x, struct err *e);
+int run_report(struct cli *c, enum run_end end);
+
 /* ---- the commands ---- */
 
 int command_init(struct cli *c, struct err *e);
 int command_check(struct cli *c, struct err *e);
 int command_run(struct cli *c, struct err *e);
+int command_capture(struct cli *c, struct err *e);
+int command_snapshot(struct cli *c, struct err *e);
+int command_apply(struct cli *c, struct err *e);
 int command_status(struct cli *c, struct err *e);
 int command_tables(struct cli *c, struct err *e);
 int command_verify(struct cli *c, struct err *e);

@@ -9,6 +9,8 @@
 static const struct cli_option no_options[] = {END};
 static const struct cli_option run_options[] = {
     {"until", "caught-up", "stop when apply has caught up with the source"}, END};
+static const struct cli_option role_options[] = {
+    {"max-runtime", "15m", "end in good order after so long, with exit 75"}, END};
 static const struct cli_option status_options[] = {
     {"watch", NULL, "draw again every other second, until stopped"}, END};
 static const struct cli_option cutover_options[] = {
@@ -25,6 +27,12 @@ const struct command commands[] = {
      0, 0, false, command_check},
     {"run", "", "schema, snapshot, capture and apply in one process, until stopped", run_options, 0,
      0, false, command_run},
+    {"capture", "", "one role alone: the source's changes into the journal", role_options, 0, 0,
+     false, command_capture},
+    {"snapshot", "", "one role alone: copies the tables; several may work side by side",
+     role_options, 0, 0, false, command_snapshot},
+    {"apply", "", "one role alone: the journal's changes onto the target", role_options, 0, 0,
+     false, command_apply},
     {"status", "", "phase, progress, lag, and up to where the target is consistent", status_options,
      0, 0, false, command_status},
     {"tables", "list | park NAME | resume NAME | recopy NAME", "the tables' lanes", no_options, 1,

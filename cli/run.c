@@ -33,21 +33,36 @@ out:
     return rc;
 }
 
-/* 0: may go on; else an exit code, or -1. */
-static int prepare(struct cli *c, const struct context *x, struct err *e)
+/* 1 fit, 0 unfit, -1. Processes of other roles may begin the same migration meanwhile: what this
+ * one found unfit can be their slot, and their tables. */
+static int check_fit(struct cli *c, const struct context *x, struct db *target, struct err *e)
 {
-    struct db *target = NULL;
     bool started;
     bool unfit = false;
+
+    if (context_started(target, &started, e) < 0)
+        return -1;
+    if (started)
+        return 1;
+    if (check_both(c, x, false, &unfit, e) < 0)
+        return -1;
+    if (!unfit)
+        return 1;
+    return context_started(target, &started, e) < 0 ? -1 : started;
+}
+
+int run_prepare(struct cli *c, const struct context *x, struct err *e)
+{
+    struct db *target = NULL;
     int rc = -1;
+    int fit;
 
     if (migration_open_target(&x->m, DB_CONTROL, &target, e) < 0)
         return -1;
-    if (context_started(target, &started, e) < 0)
+    fit = check_fit(c, x, target, e);
+    if (fit < 0)
         goto out;
-    if (!started && check_both(c, x, false, &unfit, e) < 0)
-        goto out;
-    if (unfit) {
+    if (!fit) {
         cli_next(c, "mend what is unfit, then lockstep check again; nothing was changed");
         rc = EXIT_REFUSED;
         goto out;
@@ -58,7 +73,7 @@ out:
     return rc;
 }
 
-static int report_end(struct cli *c, enum run_end end)
+int run_report(struct cli *c, enum run_end end)
 {
     switch (end) {
     case RUN_ENDED_FINISHED:
@@ -75,7 +90,15 @@ static int report_end(struct cli *c, enum run_end end)
         cli_put(c, "result", json_string("parked"));
         cli_next(c, "mend what the reason says, then lockstep tables resume NAME");
         return EXIT_DIFFERENT;
+    case RUN_ENDED_LOADED:
+        cli_say(c, "loaded: nothing is left to copy or to build");
+        cli_put(c, "result", json_string("loaded"));
+        cli_next(c, "lockstep status; a table that is to be copied again needs lockstep snapshot "
+                    "again");
+        return EXIT_DONE;
     case RUN_ENDED_QUIT:
+        cli_put(c, "result", json_string("stopped_in_time"));
+        cli_next(c, "lockstep %s goes on where this one stopped", c->command->name);
         break;
     }
     return EXIT_MORE;
@@ -95,11 +118,11 @@ int command_run(struct cli *c, struct err *e)
         return -1;
     r.m = &x.m;
     r.until_caught_up = until != NULL;
-    rc = prepare(c, &x, e);
+    rc = run_prepare(c, &x, e);
     if (rc == 0) {
         rc = run_stages(&r, &end, e);
         if (rc == 0)
-            rc = report_end(c, end);
+            rc = run_report(c, end);
         else if (e->class == ERR_STOPPED)
             err_hint(e, "lockstep run goes on where this one stopped");
     }

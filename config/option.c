@@ -47,7 +47,7 @@ const struct option options[] = {
      64 * GIB, NULL,
      "About how much of a table one chunk holds; a crash costs the chunks in flight."},
     {"snapshot.max_rate", OPTION_SIZE, AT(snapshot.max_rate), "0", false, false, 0, TIB, NULL,
-     "The most that all workers together copy a second; 0: no limit."},
+     "The most that all workers of a process together copy a second; 0: no limit."},
     {"apply.batch", OPTION_SIZE, AT(apply.batch), "4MiB", false, false, 64 * KIB, 64 * MIB, NULL,
      "The most that one target transaction holds, unless one source transaction is larger."},
     {"apply.batch_delay", OPTION_DURATION, AT(apply.batch_delay_ms), "50ms", false, false, 0,

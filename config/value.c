@@ -16,6 +16,7 @@ struct unit {
 static const struct unit size_units[] = {
     {"GiB", (int64_t)1 << 30}, {"MiB", (int64_t)1 << 20}, {"KiB", (int64_t)1 << 10}, {NULL, 0}};
 static const struct unit time_units[] = {{"m", 60000}, {"s", 1000}, {"ms", 1}, {NULL, 0}};
+#define DURATION_MAX_MS ((int64_t)7 * 24 * 3600 * 1000)
 
 /* ---- messages ---- */
 
@@ -377,6 +378,18 @@ static int set_bool(const struct option *o, struct config *c, const char *text, 
         return refuse(o, text, "is neither", e);
     *at = strcmp(text, "true") == 0;
     return 0;
+}
+
+int config_duration(const char *text, int64_t *out_ms, struct err *e)
+{
+    if (parse_number(text, time_units, out_ms) == 0 && *out_ms >= 1000 &&
+        *out_ms <= DURATION_MAX_MS)
+        return 0;
+    return err_set(
+        e, ERR_CONFIG,
+        "\"%.20s\" is not taken; expected a number with ms, s or m, at least 1s, at most "
+        "%dm",
+        text, (int)(DURATION_MAX_MS / 60000));
 }
 
 static int set_number(const struct option *o, struct config *c, const char *text, struct err *e)

@@ -45,7 +45,6 @@ struct gather {
     struct arena *a;
     struct observation *out;
     struct err *e;
-    json_t *run; /* what the running process wrote last, or NULL */
 };
 
 static void warn(struct gather *g, const char *text)
@@ -174,14 +173,14 @@ static int gather_tables(struct gather *g)
     return 0;
 }
 
-/* ---- the running process ---- */
+/* ---- the running processes ---- */
 
-static void warn_stages(struct gather *g)
+static void warn_stages(struct gather *g, const json_t *process)
 {
     const char *name;
     json_t *stage;
 
-    json_object_foreach(json_object_get(g->run, "stages"), name, stage)
+    json_object_foreach(json_object_get(process, "stages"), name, stage)
     {
         const char *error = fact_text(stage, "error");
 
@@ -191,29 +190,67 @@ static void warn_stages(struct gather *g)
     }
 }
 
+/* Who runs what: one process, or each role one of its own. */
+static int gather_leases(struct gather *g)
+{
+    static const struct {
+        const char *lease;
+        const char *missing; /* what to say if nobody has it; NULL: nothing */
+    } roles[] = {
+        {"run", NULL},
+        {"apply", "no process applies changes: lockstep run (or apply) goes on"},
+        {"capture", "no process captures changes: lockstep run (or capture) goes on"},
+        {"conductor", NULL},
+    };
+    const size_t n = sizeof(roles) / sizeof(roles[0]);
+    bool held[sizeof(roles) / sizeof(roles[0])];
+
+    for (size_t i = 0; i < n; i++) {
+        char holder[HOLDER_MAX];
+        int rc = lease_held(g->ends->target, roles[i].lease, holder, sizeof(holder), g->e);
+
+        if (rc < 0)
+            return -1;
+        held[i] = rc > 0;
+        if (held[i] && !g->out->running)
+            g->out->running = arena_strdup(g->a, holder);
+    }
+    if (!g->out->running)
+        warn(g, "no process runs this migration: lockstep run goes on");
+    for (size_t i = 0; g->out->running && i < n; i++) {
+        if (!held[i] && roles[i].missing)
+            warn(g, roles[i].missing);
+    }
+    return 0;
+}
+
+static void add_process(struct gather *g, const json_t *process)
+{
+    int64_t rate = fact_int(process, "rate", UNKNOWN_COUNT);
+    int64_t lag = fact_int(process, "lag_ms", -1);
+
+    if (rate != UNKNOWN_COUNT)
+        g->out->rate = rate + (g->out->rate == UNKNOWN_COUNT ? 0 : g->out->rate);
+    if (lag >= 0)
+        g->out->lag_seconds = (double)lag / 1000.0;
+    warn_stages(g, process);
+}
+
 static int gather_run(struct gather *g)
 {
     struct db *db = g->ends->target;
-    char holder[HOLDER_MAX];
+    struct fact *facts;
     int64_t now;
-    int held = lease_held(db, "run", holder, sizeof(holder), g->e);
+    size_t n;
 
-    if (held < 0 || db->engine->clock_ms(db, &now, g->e) < 0 ||
-        fact_read(db, "status", "run", &g->run, NULL, g->e) < 0)
+    if (gather_leases(g) < 0 || db->engine->clock_ms(db, &now, g->e) < 0 ||
+        db->engine->fact_scan(db, "status", "process/", &facts, &n, g->e) < 0)
         return -1;
-    if (held)
-        g->out->running = arena_strdup(g->a, holder);
-    else
-        warn(g, "no process runs this migration: lockstep run goes on");
-    if (!g->run || now - fact_int(g->run, "at_ms", 0) > STATUS_FRESH_MS) {
-        json_decref(g->run);
-        g->run = NULL;
-        return 0;
+    for (size_t i = 0; i < n; i++) {
+        if (now - fact_int(facts[i].body, "at_ms", 0) <= STATUS_FRESH_MS)
+            add_process(g, facts[i].body);
     }
-    g->out->rate = fact_int(g->run, "rate", UNKNOWN_COUNT);
-    if (fact_int(g->run, "lag_ms", -1) >= 0)
-        g->out->lag_seconds = (double)fact_int(g->run, "lag_ms", 0) / 1000.0;
-    warn_stages(g);
+    facts_release(facts, n);
     return 0;
 }
 
@@ -289,7 +326,6 @@ int observe(const struct observe_ends *ends, struct arena *a, struct observation
     struct gather g = {.ends = ends, .a = a, .out = out, .e = e};
     json_t *self = NULL;
     bool begun;
-    int rc = -1;
 
     *out = (struct observation){.lag_bytes = UNKNOWN_COUNT,
                                 .lag_seconds = -1,
@@ -308,13 +344,10 @@ int observe(const struct observe_ends *ends, struct arena *a, struct observation
     json_decref(self);
     if (gather_phase(&g) < 0 || gather_run(&g) < 0 || gather_tables(&g) < 0 ||
         gather_checkpoint(&g) < 0)
-        goto out;
+        return -1;
     gather_journal(&g);
     /* Before publication and slot exist there is nothing to be retained or lost. */
     if (strcmp(out->phase, "schema") != 0 || !ends->source)
         gather_source(&g);
-    rc = 0;
-out:
-    json_decref(g.run);
-    return rc;
+    return 0;
 }

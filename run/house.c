@@ -2,6 +2,7 @@
 
 #include "core/log.h"
 #include "core/run.h"
+#include "run/run.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,14 +11,17 @@
 
 #define SOURCE_RETRY_MS 5000
 #define STATUS_MS 3000
+#define STATUS_DEAD_MS 60000
+#define STATUS_KEY_MAX (HOLDER_MAX + 20)
 #define LINE_TTY_MS 5000
 #define LINE_CALM_MS 30000
 #define RATE_MS 5000
 
-void house_init(struct house *h, const struct migration *m, bool progress)
+void house_init(struct house *h, const struct migration *m, unsigned stages, bool progress)
 {
     memset(h, 0, sizeof(*h));
     h->m = m;
+    h->stages = stages;
     h->progress = progress;
     h->lag_ms = -1;
     h->rate = UNKNOWN_COUNT;
@@ -162,6 +166,25 @@ bool house_caught_up(const struct house *h, bool *parked)
     return h->reached;
 }
 
+/* ---- loaded ---- */
+
+static int look_loaded(struct house *h, struct db *target, const struct lane_list *lanes,
+                       struct err *e)
+{
+    enum load_phase load;
+    struct fact *asked;
+    size_t n;
+
+    if (load_phase_get(target, &load, e) < 0 ||
+        target->engine->fact_scan(target, "request", "recopy/", &asked, &n, e) < 0)
+        return -1;
+    facts_release(asked, n);
+    h->loaded = load == LOAD_DONE && n == 0;
+    for (size_t i = 0; i < lanes->n; i++)
+        h->loaded = h->loaded && lanes->v[i].state != LANE_LOADING;
+    return 0;
+}
+
 /* ---- status ---- */
 
 static void measure_rate(struct house *h, struct stage *stages, size_t n)
@@ -201,9 +224,34 @@ static json_t *stages_json(struct stage *stages, size_t n)
     return all;
 }
 
+/* Each process has a fact of its own; observe/ puts them together. */
+static const char *status_key(const struct house *h, char *out, size_t size)
+{
+    snprintf(out, size, "process/%s", h->m->holder);
+    return out;
+}
+
+/* What killed processes left behind, so that the facts do not become ever more. */
+static int sweep_status(struct db *target, int64_t now, struct err *e)
+{
+    struct fact *facts;
+    size_t n;
+    int rc = 0;
+
+    if (target->engine->fact_scan(target, "status", "process/", &facts, &n, e) < 0)
+        return -1;
+    for (size_t i = 0; rc == 0 && i < n; i++) {
+        if (fact_int(facts[i].body, "at_ms", 0) < now - STATUS_DEAD_MS)
+            rc = target->engine->fact_delete(target, "status", facts[i].key, e);
+    }
+    facts_release(facts, n);
+    return rc;
+}
+
 static int write_status(struct house *h, struct db *target, struct stage *stages, size_t n,
                         struct err *e)
 {
+    char key[STATUS_KEY_MAX];
     json_t *body;
     int64_t now;
 
@@ -212,10 +260,21 @@ static int write_status(struct house *h, struct db *target, struct stage *stages
     h->next_status = mono_ms() + STATUS_MS;
     if (target->engine->clock_ms(target, &now, e) < 0)
         return -1;
+    if (!h->swept && sweep_status(target, now, e) < 0)
+        return -1;
+    h->swept = true;
     body = json_pack("{s:s, s:I, s:o, s:I, s:I}", "holder", h->m->holder, "at_ms", (json_int_t)now,
                      "stages", stages_json(stages, n), "lag_ms", (json_int_t)h->lag_ms, "rate",
                      (json_int_t)h->rate);
-    return fact_write(target, "status", "run", body, e);
+    return fact_write(target, "status", status_key(h, key, sizeof(key)), body, e);
+}
+
+void house_farewell(struct house *h, struct db *target)
+{
+    char key[STATUS_KEY_MAX];
+    struct err ignored;
+
+    target->engine->fact_delete(target, "status", status_key(h, key, sizeof(key)), &ignored);
 }
 
 /* ---- progress ---- */
@@ -253,10 +312,15 @@ int house_tend(struct house *h, struct db *target, struct stage *stages, size_t 
 
     if (checkpoint_load(target, "forward", &c, e) < 0 || lanes_load(target, &a, &lanes, e) < 0)
         goto out;
-    sample(h, &c);
     measure_rate(h, stages, n);
-    if (look_caught_up(h, target, &c, &lanes, e) < 0 || write_status(h, target, stages, n, e) < 0 ||
-        print_progress(h, target, e) < 0)
+    if (h->stages & RUN_APPLY) {
+        sample(h, &c);
+        if (look_caught_up(h, target, &c, &lanes, e) < 0)
+            goto out;
+    }
+    if ((h->stages & RUN_SNAPSHOT) && look_loaded(h, target, &lanes, e) < 0)
+        goto out;
+    if (write_status(h, target, stages, n, e) < 0 || print_progress(h, target, e) < 0)
         goto out;
     rc = 0;
 out:

@@ -10,6 +10,7 @@
 
 struct house {
     const struct migration *m;
+    unsigned stages; /* what this process runs */
     bool progress;
     struct db *source; /* DB_CONTROL, or NULL */
     int64_t next_source;
@@ -21,7 +22,9 @@ struct house {
     bool reached;
     bool parked; /* a lane is */
 
-    /* lag */
+    bool loaded; /* nothing is left to copy or to build, and no re-copy is asked for */
+
+    /* lag; only the process that applies measures it */
     struct lag_sample samples[HOUSE_SAMPLES]; /* oldest first */
     size_t nsamples;
     int64_t lag_ms;
@@ -31,13 +34,16 @@ struct house {
     int64_t bytes_at;
     int64_t rate; /* bytes a second, UNKNOWN_COUNT */
 
+    bool swept;
     int64_t next_status;
     int64_t next_line;
     char phase[20];
 };
 
-void house_init(struct house *h, const struct migration *m, bool progress);
+void house_init(struct house *h, const struct migration *m, unsigned stages, bool progress);
 void house_release(struct house *h);
+/* This process ends: what it told about itself goes. */
+void house_farewell(struct house *h, struct db *target);
 /* Once a second. */
 int house_tend(struct house *h, struct db *target, struct stage *stages, size_t n, struct err *e);
 /* Apply has passed what the source had when every lane first followed. */

@@ -16,14 +16,16 @@
 /* Ours counts as ended a little earlier than the server's: clocks may run at other speeds. */
 #define MARGIN_MS 500
 
+static const char conductor[] = "conductor";
+
 void leases_init(struct leases *l, const struct migration *m, unsigned stages)
 {
     memset(l, 0, sizeof(*l));
     l->m = m;
-    if (stages & RUN_SNAPSHOT)
+    if ((stages & RUN_ALL) == RUN_ALL)
         l->names[l->n++] = "run";
     if (stages & RUN_SNAPSHOT)
-        l->names[l->n++] = "conductor";
+        l->names[l->n++] = conductor;
     if (stages & RUN_CAPTURE)
         l->names[l->n++] = "capture";
     if (stages & RUN_APPLY)
@@ -131,35 +133,57 @@ static int take_one(struct leases *l, struct db *target, const char *name, struc
     }
 }
 
-int leases_take(struct leases *l, struct db *target, int64_t *until, struct err *e)
+int leases_take(struct leases *l, struct db *target, struct err *e)
 {
     for (size_t i = 0; i < l->n; i++) {
+        if (l->names[i] == conductor)
+            continue;
         if (take_one(l, target, l->names[i], e) < 0)
             return -1;
         l->taken[i] = true;
     }
-    return leases_renew(l, target, until, e);
+    return leases_renew(l, target, e);
 }
 
-int leases_renew(struct leases *l, struct db *target, int64_t *until, struct err *e)
+/* 1 ours, 0 another's, -1. */
+static int renew_conductor(struct leases *l, struct db *target, int64_t until, struct err *e)
 {
-    int64_t begun = mono_ms();
+    char holder[HOLDER_MAX] = "";
+    int rc = lease_take(target, conductor, l->m->holder, l->m->lease_ms, e);
+
+    if (rc == 0 && lease_held(target, conductor, holder, sizeof(holder), e) < 0)
+        return -1;
+    if (rc == 0 && holder[0] && holder_is_dead(holder)) {
+        if (lease_release(target, conductor, holder, e) < 0)
+            return -1;
+        rc = lease_take(target, conductor, l->m->holder, l->m->lease_ms, e);
+    }
+    if (rc >= 0)
+        l->conductor_until = rc ? until : 0;
+    return rc;
+}
+
+int leases_renew(struct leases *l, struct db *target, struct err *e)
+{
+    int64_t until = mono_ms() + l->m->lease_ms - MARGIN_MS;
 
     for (size_t i = 0; i < l->n; i++) {
+        bool shared = l->names[i] == conductor;
         char holder[HOLDER_MAX] = "";
-        int rc = lease_take(target, l->names[i], l->m->holder, l->m->lease_ms, e);
+        int rc = shared ? renew_conductor(l, target, until, e)
+                        : lease_take(target, l->names[i], l->m->holder, l->m->lease_ms, e);
 
         if (rc < 0)
             return -1;
-        if (rc > 0)
+        l->taken[i] = rc > 0;
+        if (l->taken[i] || shared)
             continue;
-        l->taken[i] = false;
         if (lease_held(target, l->names[i], holder, sizeof(holder), e) < 0)
             return -1;
         return err_set(e, ERR_FENCED, "%s took over the lease %s",
                        holder[0] ? holder : "another process", l->names[i]);
     }
-    *until = begun + l->m->lease_ms - MARGIN_MS;
+    l->until = until;
     return 0;
 }
 

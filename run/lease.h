@@ -11,14 +11,16 @@ struct leases {
     size_t n;
     const char *names[LEASES_MAX];
     bool taken[LEASES_MAX];
+    int64_t until;           /* mono_ms up to which all but the conductor's are surely ours */
+    int64_t conductor_until; /* the same of the conductor's, which another process may have */
 };
 
 void leases_init(struct leases *l, const struct migration *m, unsigned stages);
-/* Takes all, waiting for those of processes that vanished. ERR_REFUSED: a living process has one.
- * *until: mono_ms up to which they are surely ours. */
-int leases_take(struct leases *l, struct db *target, int64_t *until, struct err *e);
+/* Takes all, waiting for those of processes that vanished. ERR_REFUSED: a living process has one;
+ * but the conductor's may be another's: renewing asks for it again each time. */
+int leases_take(struct leases *l, struct db *target, struct err *e);
 /* ERR_FENCED: another process took one over. */
-int leases_renew(struct leases *l, struct db *target, int64_t *until, struct err *e);
+int leases_renew(struct leases *l, struct db *target, struct err *e);
 void leases_release(struct leases *l, struct db *target);
 
 #endif

@@ -36,6 +36,7 @@ struct supervisor {
     struct leases leases;
     struct house house; /* the supervisor's view of the facts */
     struct db *target;
+    int64_t ends_at; /* mono_ms; 0: no limit */
     int64_t next_renew;
     int64_t next_look;
     int64_t next_connect;
@@ -153,15 +154,19 @@ static int connect_target(struct supervisor *s, struct err *e)
 
 /* ---- one look after everything ---- */
 
+static void publish_leases(struct supervisor *s)
+{
+    atomic_store(&s->shared.leased_until, s->leases.until);
+    atomic_store(&s->shared.conductor_until, s->leases.conductor_until);
+}
+
 static int renew(struct supervisor *s, struct err *e)
 {
-    int64_t until;
-
     if (mono_ms() < s->next_renew)
         return 0;
-    if (leases_renew(&s->leases, s->target, &until, e) < 0)
+    if (leases_renew(&s->leases, s->target, e) < 0)
         return -1;
-    atomic_store(&s->shared.leased_until, until);
+    publish_leases(s);
     s->next_renew = mono_ms() + s->r->m->lease_ms / 3;
     return 0;
 }
@@ -183,6 +188,10 @@ static int look(struct supervisor *s, struct err *e)
     }
     if (house_tend(&s->house, s->target, s->stages, s->n, e) < 0)
         return -1;
+    if (s->r->until_loaded && s->house.loaded) {
+        s->ended = true;
+        s->end = RUN_ENDED_LOADED;
+    }
     if (s->r->until_caught_up && house_caught_up(&s->house, &parked)) {
         s->ended = true;
         s->end = parked ? RUN_ENDED_PARKED : RUN_ENDED_CAUGHT_UP;
@@ -194,7 +203,7 @@ static int tick(struct supervisor *s, struct err *e)
 {
     int rc;
 
-    if (s->r->quit && atomic_load(s->r->quit)) {
+    if ((s->r->quit && atomic_load(s->r->quit)) || (s->ends_at && mono_ms() >= s->ends_at)) {
         s->ended = true;
         s->end = RUN_ENDED_QUIT;
         return 0;
@@ -229,24 +238,26 @@ static int supervise(struct supervisor *s, struct err *e)
 int run_stages(const struct run_request *r, enum run_end *end, struct err *e)
 {
     static struct supervisor s; /* large, and one a process; a thread left behind may use it */
-    int64_t until;
     int rc = -1;
 
     memset(&s, 0, sizeof(s));
     s.r = r;
     s.shared.m = r->m;
     leases_init(&s.leases, r->m, r->stages);
-    house_init(&s.house, r->m, r->progress);
+    house_init(&s.house, r->m, r->stages, r->progress);
+    s.ends_at = r->max_runtime_ms ? mono_ms() + r->max_runtime_ms : 0;
     if (migration_open_target(r->m, DB_CONTROL, &s.target, e) < 0)
         goto out;
-    if (leases_take(&s.leases, s.target, &until, e) < 0)
+    if (leases_take(&s.leases, s.target, e) < 0)
         goto out;
-    atomic_store(&s.shared.leased_until, until);
+    publish_leases(&s);
     if (start_all(&s, e) == 0)
         rc = supervise(&s, e);
     /* The leases of stages that still hang are left to run out. */
-    if (stop_all(&s) && s.target)
+    if (stop_all(&s) && s.target) {
+        house_farewell(&s.house, s.target);
         leases_release(&s.leases, s.target);
+    }
     *end = s.end;
 out:
     disconnect(&s);

@@ -9,7 +9,7 @@
 enum run_stages {
     RUN_CAPTURE = 1,
     RUN_APPLY = 2,
-    RUN_SNAPSHOT = 4, /* conductor and workers */
+    RUN_SNAPSHOT = 4, /* workers, and the conductor if no other process has its lease */
     RUN_ALL = RUN_CAPTURE | RUN_APPLY | RUN_SNAPSHOT
 };
 
@@ -17,6 +17,8 @@ struct run_request {
     const struct migration *m;
     unsigned stages;
     bool until_caught_up;
+    bool until_loaded;       /* end when nothing is left to copy and to build */
+    int64_t max_runtime_ms;  /* then end in good order; 0: no limit */
     bool progress;           /* lines for people on stderr */
     const atomic_bool *quit; /* may be NULL; set by another thread: end in good order */
 };
@@ -25,7 +27,8 @@ enum run_end {
     RUN_ENDED_FINISHED,  /* the request `finish` was seen */
     RUN_ENDED_CAUGHT_UP, /* --until caught-up */
     RUN_ENDED_PARKED,    /* the same, but a lane is parked */
-    RUN_ENDED_QUIT       /* `quit` was set */
+    RUN_ENDED_LOADED,    /* until_loaded */
+    RUN_ENDED_QUIT       /* `quit` was set, or max_runtime_ms is over */
 };
 
 /* Takes the leases (waiting for those of a process that vanished), starts the stages, tends them

@@ -64,7 +64,7 @@ const struct stage_ops stage_apply = {
     .step = step_apply,
     .close = close_apply,
     .idle_ms = 1,
-    .leased = true,
+    .lease = STAGE_LEASED,
     .fenced_is_end = true,
 };
 
@@ -92,7 +92,7 @@ const struct stage_ops stage_conductor = {
     .step = step_conductor,
     .close = close_conductor,
     .idle_ms = IDLE_MS,
-    .leased = true,
+    .lease = STAGE_CONDUCTOR,
 };
 
 static void *open_worker(const struct migration *m, int number)
@@ -200,16 +200,41 @@ static void stage_nap(const struct stage *s, int ms)
     }
 }
 
+static bool may_step(const struct stage *s)
+{
+    const atomic_llong *until =
+        s->ops->lease == STAGE_CONDUCTOR ? &s->shared->conductor_until : &s->shared->leased_until;
+
+    return s->ops->lease == STAGE_FREE || mono_ms() < atomic_load(until);
+}
+
+/* What a stage remembers from before another process had its lease is worth nothing any more. */
+static void begin_afresh(struct stage *s)
+{
+    void *fresh = s->ops->open(s->shared->m, s->number);
+    void *old;
+
+    pthread_mutex_lock(&s->lock);
+    old = s->handle;
+    s->handle = fresh;
+    s->stale = false;
+    pthread_mutex_unlock(&s->lock);
+    s->ops->close(old);
+}
+
 /* False: the stage is over. */
 static bool stage_once(struct stage *s)
 {
     struct err e = {0};
     enum stage_result result;
 
-    if (s->ops->leased && mono_ms() >= atomic_load(&s->shared->leased_until)) {
+    if (!may_step(s)) {
+        s->stale = s->ops->lease == STAGE_CONDUCTOR;
         stage_nap(s, LEASE_NAP_MS);
         return true;
     }
+    if (s->stale)
+        begin_afresh(s);
     result = s->ops->step(s->handle, &e);
     if (result == STAGE_FAILED) {
         if (e.class == ERR_STOPPED)

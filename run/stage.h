@@ -8,6 +8,13 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+/* Which lease a stage needs to step. */
+enum stage_lease {
+    STAGE_FREE,     /* none */
+    STAGE_LEASED,   /* those of its process */
+    STAGE_CONDUCTOR /* the conductor's, which may be another process's for a while */
+};
+
 enum stage_result { STAGE_FAILED = -1, STAGE_IDLE = 0, STAGE_WORKED = 1 };
 
 /* What a stage is, as functions over its own handle. */
@@ -18,7 +25,7 @@ struct stage_ops {
     void (*close)(void *handle);
     uint64_t (*bytes)(const void *handle); /* copied so far; may be NULL */
     int idle_ms;                           /* nap after an idle step; 0: the step itself waits */
-    bool leased;                           /* steps only while the process's lease is surely ours */
+    enum stage_lease lease;                /* steps only while it is surely ours */
     bool fenced_is_end;                    /* ERR_FENCED means that another process took over */
 };
 extern const struct stage_ops stage_capture;
@@ -32,6 +39,7 @@ struct stage_shared {
     const struct migration *m;
     atomic_bool quit;
     atomic_llong leased_until; /* mono_ms: until then the leases are surely ours */
+    atomic_llong conductor_until;
 };
 
 struct stage {
@@ -41,6 +49,7 @@ struct stage {
     pthread_t thread;
     bool started;
     bool joined;
+    bool stale; /* its thread's own: it stood still without the lease */
 
     pthread_mutex_t lock; /* for what follows */
     void *handle;         /* stepped and closed by the stage's own thread; NULL once closed */
