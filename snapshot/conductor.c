@@ -2,6 +2,7 @@
  * row's function does the next thing that its phase asks for, and moves the phase when nothing is
  * left. All it knows is in the facts, but for one thing: the connection that holds the common
  * snapshot, which dies with it. */
+#include "control/convert.h"
 #include "core/log.h"
 #include "core/run.h"
 #include "snapshot/internal.h"
@@ -122,6 +123,7 @@ static int create_stream(struct conductor *c, struct arena *a, struct err *e)
     struct db_options options = {
         .uri = c->m->source.uri, .migration = c->m->name, .use = DB_CONTROL};
     struct stream_origin origin = {0};
+    struct conversion conversion;
     struct stream_fact seen;
     struct table_list tables;
 
@@ -135,7 +137,8 @@ static int create_stream(struct conductor *c, struct arena *a, struct err *e)
         err_set(e, ERR_REFUSED, "no table of the source matches tables.include");
         return err_hint(e, "patterns are schema.table, with * and ?");
     }
-    if (record_intent(c, &tables, &seen, e) < 0 ||
+    if (convert_plan(c->m, c->source, &tables, a, &conversion, e) < 0 ||
+        convert_refuse(&conversion, e) < 0 || record_intent(c, &tables, &seen, e) < 0 ||
         c->source->engine->stream_create(&options, &tables, seen.state == STREAM_CREATING, a,
                                          &origin, e) < 0)
         return -1;

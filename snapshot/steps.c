@@ -1,6 +1,7 @@
 /* Schema steps: planned once from the source's schema, made ready by the conductor in the order of
  * design.md §2, run by whoever is free. A step in a transaction is done exactly if its fact says
  * so; an online step (CONCURRENTLY) that was cut off is undone first. */
+#include "control/convert.h"
 #include "core/log.h"
 #include "core/run.h"
 #include "snapshot/internal.h"
@@ -16,10 +17,45 @@
 /* Between attempts to say that a step is not running any more. */
 #define PUT_BACK_MS 200
 
+/* By the engine's own tools, under the common snapshot while its holder lives. */
+static int steps_copied(struct conductor *c, const struct stream_fact *stream,
+                        const struct table_list *tables, struct arena *a, struct schema_steps *out,
+                        struct err *e)
+{
+    struct server_identity target = {0};
+
+    if (c->target->engine->identify(c->target, &target, e) < 0)
+        return -1;
+    struct schema_request request = {.source = c->source,
+                                     .target = c->target,
+                                     .source_uri = c->m->source.uri,
+                                     .snapshot = c->holder ? stream->snapshot : NULL,
+                                     .selection = &c->m->selection,
+                                     .tables = tables,
+                                     .target_version = target.version,
+                                     .bindir = c->m->bindir,
+                                     .workdir = c->m->workdir};
+
+    return c->source->engine->schema_steps(&request, a, out, e);
+}
+
+/* What the tables are made of is read again: between the plan of their shapes and now it must not
+ * have changed, which convert_plan() sees in the columns. */
+static int steps_converted(struct conductor *c, const struct table_list *tables, struct arena *a,
+                           struct schema_steps *out, struct err *e)
+{
+    struct conversion conversion;
+
+    if (convert_plan(c->m, c->source, tables, a, &conversion, e) < 0 ||
+        convert_refuse(&conversion, e) < 0)
+        return -1;
+    return convert_steps(c->m, &conversion, c->target, a, out, e);
+}
+
 int steps_plan(struct conductor *c, const struct stream_fact *stream,
                const struct table_list *tables, struct err *e)
 {
-    struct server_identity target = {0};
+    bool copied = migration_is_native(c->m) && c->source->engine->schema_steps;
     struct arena a = ARENA_INIT;
     struct schema_steps steps = {0};
     struct step_list planned;
@@ -27,20 +63,8 @@ int steps_plan(struct conductor *c, const struct stream_fact *stream,
 
     if (status < 0 || planned.n)
         goto out;
-    status = c->target->engine->identify(c->target, &target, e);
-    if (status == 0) {
-        struct schema_request request = {.source = c->source,
-                                         .target = c->target,
-                                         .source_uri = c->m->source.uri,
-                                         .snapshot = c->holder ? stream->snapshot : NULL,
-                                         .selection = &c->m->selection,
-                                         .tables = tables,
-                                         .target_version = target.version,
-                                         .bindir = c->m->bindir,
-                                         .workdir = c->m->workdir};
-
-        status = c->source->engine->schema_steps(&request, &a, &steps, e);
-    }
+    status = copied ? steps_copied(c, stream, tables, &a, &steps, e)
+                    : steps_converted(c, tables, &a, &steps, e);
     if (status == 0)
         status = c->target->engine->begin(c->target, e);
     if (status < 0)
