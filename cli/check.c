@@ -1,6 +1,7 @@
 /* check: what would stand in the way, on both sides, before anything is changed. `run` asks the
  * same before it begins. */
 #include "cli/cli.h"
+#include "control/convert.h"
 #include "control/facts.h"
 
 #include <errno.h>
@@ -56,6 +57,24 @@ static const char *chosen_by(struct checking *k, const struct selection *s)
     return s->ninclude ? text : "the source has no user tables";
 }
 
+/* Each column's fitness for the target's types, and whether its values meet the conditions. */
+static int check_types(struct checking *k, struct db *db, const struct table_list *tables,
+                       struct err *e)
+{
+    struct conversion conversion;
+
+    if (convert_plan(&k->x->m, db, tables, &k->arena, &conversion, e) < 0)
+        return as_finding(k, "source", e);
+    if (!k->started && convert_values(&k->x->m, &conversion, db, &k->arena, e) < 0)
+        return as_finding(k, "source", e);
+    for (size_t i = 0; i < conversion.findings.n; i++) {
+        const struct finding *f = &conversion.findings.v[i];
+
+        add_finding(k, f->fatal, f->object, f->what, f->remedy);
+    }
+    return 0;
+}
+
 static int check_source(struct checking *k, struct table_list *tables, int *version, struct err *e)
 {
     const struct migration *m = &k->x->m;
@@ -63,7 +82,8 @@ static int check_source(struct checking *k, struct table_list *tables, int *vers
                               .selection = &m->selection,
                               .tables = tables,
                               .pg_bindir = m->bindir,
-                              .started = k->started};
+                              .started = k->started,
+                              .same_engine = migration_is_native(m)};
     struct server_identity id;
     struct db *db = NULL;
     int rc = -1;
@@ -80,28 +100,35 @@ static int check_source(struct checking *k, struct table_list *tables, int *vers
         add_finding(k, true, "tables.include", chosen_by(k, &m->selection),
                     "correct tables.include and tables.exclude in the configuration");
     rc = check_side(k, db, &r, e);
+    if (rc == 0)
+        rc = check_types(k, db, tables, e);
 out:
     db->engine->close(db);
     return rc;
 }
 
+/* The target is asked about the tables as they will stand there. Of another engine's source it is
+ * told nothing else: neither its version nor its connection mean anything to it. */
 static int check_target(struct checking *k, const struct table_list *tables, int version,
                         struct err *e)
 {
     const struct migration *m = &k->x->m;
+    struct table_list there;
     struct check_request r = {.side = SIDE_TARGET,
                               .selection = &m->selection,
-                              .tables = tables,
+                              .tables = &there,
                               .pg_bindir = m->bindir,
-                              .source_version = version,
-                              .started = k->started};
+                              .source_version = migration_is_native(m) ? version : 0,
+                              .started = k->started,
+                              .same_engine = migration_is_native(m)};
     struct db *source = NULL;
     struct db *db = NULL;
     int rc;
 
+    convert_there(tables, &k->arena, &there);
     if (migration_open_source(m, DB_CONTROL, &source, e) < 0)
         return as_finding(k, "source", e);
-    r.source = source;
+    r.source = migration_is_native(m) ? source : NULL;
     if (migration_open_target(m, DB_CONTROL, &db, e) < 0) {
         rc = as_finding(k, "target", e);
     } else {

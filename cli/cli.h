@@ -97,6 +97,7 @@ int run_report(struct cli *c, enum run_end end);
 
 int command_init(struct cli *c, struct err *e);
 int command_check(struct cli *c, struct err *e);
+int command_plan(struct cli *c, struct err *e);
 int command_run(struct cli *c, struct err *e);
 int command_capture(struct cli *c, struct err *e);
 int command_snapshot(struct cli *c, struct err *e);

@@ -25,6 +25,8 @@ const struct command commands[] = {
      false, command_init},
     {"check", "", "prerequisites, privileges and each table's fitness; changes nothing", no_options,
      0, 0, false, command_check},
+    {"plan", "", "target DDL, types with their losses, chunks, cutover steps; changes nothing",
+     no_options, 0, 0, false, command_plan},
     {"run", "", "schema, snapshot, capture and apply in one process, until stopped", run_options, 0,
      0, false, command_run},
     {"capture", "", "one role alone: the source's changes into the journal", role_options, 0, 0,
@@ -43,7 +45,7 @@ const struct command commands[] = {
      cutover_options, 0, 0, false, command_cutover},
     {"finish", "", "remove everything that lockstep put on both servers", finish_options, 0, 0,
      false, command_finish},
-    {"docs", "config | cutover", "print a page that is generated from the tables", no_options, 1, 1,
-     true, command_docs},
+    {"docs", "config | cutover | types", "print a page that is generated from the tables",
+     no_options, 1, 1, true, command_docs},
 };
 const size_t command_count = sizeof(commands) / sizeof(commands[0]);

@@ -173,6 +173,19 @@ int convert_plan(const struct migration *m, struct db *source, const struct tabl
     return 0;
 }
 
+int convert_values(const struct migration *m, struct conversion *c, struct db *source,
+                   struct arena *a, struct err *e)
+{
+    if (!c->needed || migration_is_native(m) || !source->engine->unfit_values)
+        return 0;
+    for (size_t i = 0; i < c->def.n; i++) {
+        if (source->engine->unfit_values(source, &c->def.tables[i], c->verdicts[i], a, &c->findings,
+                                         e) < 0)
+            return err_wrap(e, "reading the values of %s", table_label(c->def.tables[i].table));
+    }
+    return 0;
+}
+
 int convert_refuse(const struct conversion *c, struct err *e)
 {
     for (size_t i = 0; i < c->findings.n; i++) {

@@ -33,6 +33,7 @@
 struct engine;
 struct column_def;
 struct schema_def;
+struct table_def;
 struct verdict;
 
 /* Drivers embed this as the first member of their connection. */
@@ -355,6 +356,12 @@ struct engine {
     /* The steps that make the tables here; def's tables have their `there`. Pure. */
     int (*schema_render)(const struct schema_def *def, bool native, struct arena *a,
                          struct schema_steps *out, struct err *e);
+    /* Reads the table for values that a column of another engine does not hold, where the verdicts
+     * (one a column, of its `there`) state a condition: appends a finding each, with the column and
+     * one row's key. One bounded read a table; what it did not get through is a warning. NULL: the
+     * engine cannot. */
+    int (*unfit_values)(struct db *db, const struct table_def *def, const struct verdict *verdicts,
+                        struct arena *a, struct findings *out, struct err *e);
     /* NULL: between two of this engine describe and schema_render do it too. */
     int (*schema_steps)(const struct schema_request *r, struct arena *a, struct schema_steps *out,
                         struct err *e);
