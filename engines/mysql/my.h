@@ -44,9 +44,8 @@ struct my_db {
     bool has_savepoint;
     bool has_origin; /* a row of lockstep.origin is this connection's */
     bool holds_schema_lock;
-    bool large;      /* a large row went through: renewed when the transaction has ended */
-    size_t incoming; /* wait.c: bytes of the row that is being fetched, and its permit */
-    bool permit;
+    bool large;  /* a large row went through: renewed when the transaction has ended */
+    bool permit; /* wait.c: that of large rows, for the row that was fetched last */
     struct my_slot read;
     struct my_slot load;
     struct my_slot scan;

@@ -17,7 +17,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #define POLL_SLICE_MS 50
@@ -57,14 +56,18 @@ static int op_free(struct my_op *op, MYSQL *conn, int ready)
 
 /* ---- large rows ---- */
 
-/* What the kernel holds is what the next read takes: an estimate is all that is needed. */
-static void incoming_more(struct my_db *db)
+static size_t bytes_read(MYSQL *conn)
 {
-    int waiting = 0;
+    size_t n = 0;
 
-    if (ioctl(mysql_get_socket(db->conn), FIONREAD, &waiting) == 0 && waiting > 0)
-        db->incoming += (size_t)waiting;
-    if (db->incoming <= LARGE_ROW || db->permit)
+    (void)mariadb_get_infov(conn, MARIADB_CONNECTION_BYTES_READ, &n);
+    return n;
+}
+
+/* The permit is taken while the rest of a large row still comes. */
+static void incoming_more(struct my_db *db, size_t bytes)
+{
+    if (bytes <= LARGE_ROW || db->permit)
         return;
     large_row_enter();
     db->permit = true;
@@ -73,7 +76,6 @@ static void incoming_more(struct my_db *db)
 
 static void incoming_done(struct my_db *db)
 {
-    db->incoming = 0;
     if (!db->permit)
         return;
     db->permit = false;
@@ -121,6 +123,7 @@ static int wait_ready(MYSQL *conn, int wants, int64_t deadline, int grace_ms)
 
 int my_op_run(struct my_op *op, MYSQL *conn, int timeout_ms, int grace_ms)
 {
+    size_t before = op->incoming != NULL ? bytes_read(conn) : 0;
     int wants = op->step(op, conn, 0);
 
     while (wants != 0) {
@@ -130,7 +133,7 @@ int my_op_run(struct my_op *op, MYSQL *conn, int timeout_ms, int grace_ms)
         if (ready <= 0)
             return ready;
         if (op->incoming != NULL)
-            incoming_more(op->incoming);
+            incoming_more(op->incoming, bytes_read(conn) - before);
         wants = op->step(op, conn, ready);
     }
     return 1;
@@ -352,7 +355,12 @@ int my_fetch(struct my_db *db, MYSQL_RES *res, MYSQL_ROW *row, unsigned long **l
         return -1;
     *row = op.row;
     if (op.row != NULL) {
+        size_t bytes = 0;
+
         *lengths = mysql_fetch_lengths(res);
+        for (unsigned i = 0; i < mysql_num_fields(res); i++)
+            bytes += (*lengths)[i];
+        incoming_more(db, bytes);
         return 1;
     }
     return mysql_errno(db->conn) != 0 ? my_fail(db, NULL, e) : 0;

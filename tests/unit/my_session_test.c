@@ -166,8 +166,7 @@ static void expect_error(struct db *db, const char *sql, enum err_class class)
 {
     struct err e = {0};
 
-    assert_int_equal(my_exec(my_db_from(db), sql, strlen(sql), NULL, &e), -1);
-    if (e.class != class)
+    if (my_exec(my_db_from(db), sql, strlen(sql), NULL, &e) == 0 || e.class != class)
         fail_msg("%s: %s: %s", sql, err_class_name(e.class), e.msg);
 }
 
@@ -176,7 +175,8 @@ static void classes_errors(void **state)
     test_database("ls_class");
     struct db *db = test_open(test_uri("ls_class", NULL), DB_CONTROL);
 
-    test_sql(db, "CREATE TABLE p (id int PRIMARY KEY, s varchar(3) NOT NULL, n tinyint,"
+    test_sql(db, "CREATE TABLE p (id int PRIMARY KEY, s varchar(3) CHARACTER SET utf8mb4 NOT NULL,"
+                 " n tinyint,"
                  " CHECK (n <> 7));"
                  "CREATE TABLE c (p int, FOREIGN KEY (p) REFERENCES p (id));"
                  "INSERT INTO p VALUES (1, 'a', 1)");
@@ -252,7 +252,7 @@ static void fetches_in_a_stream(void **state)
     struct err e = {0};
     MYSQL_ROW row;
     unsigned long *lengths;
-    const char *sql = "SELECT a.n, repeat('x', 5000000) FROM t a, t b, t c, t d, t e";
+    const char *sql = "SELECT n, repeat('x', 5000000) FROM big";
 
     test_sql(db, "CREATE TABLE t (n int); INSERT INTO t VALUES (1), (2), (3), (4), (5), (6)");
     MYSQL_RES *res = my_query_stream(my, "SELECT n FROM t ORDER BY n", 26, &e);
@@ -265,7 +265,8 @@ static void fetches_in_a_stream(void **state)
     assert_int_equal(my_fetch(my, res, &row, &lengths, &e), 0);
     my_stream_free(my, res);
 
-    /* 38 GB, of which one row is read. */
+    /* 39 GB, of which one row is read. */
+    test_sql(db, "CREATE TABLE big AS SELECT a.n FROM t a, t b, t c, t d, t e");
     int64_t begun = mono_ms();
     res = my_query_stream(my, sql, strlen(sql), &e);
     assert_non_null(res);
