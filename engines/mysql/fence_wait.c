@@ -1,0 +1,233 @@
+/* Waiting for those who wrote when the fence closed.
+ *
+ * Under read_only no transaction of an application can commit any more, so most of those that are
+ * open here can do no harm; but they hold locks, and two kinds pass: a transaction of an account
+ * with the admin right, and an XA branch, which may still be prepared (and on MySQL committed) if
+ * its work was done before. So whoever has changed rows is waited for, ended after the grace, and
+ * what is prepared must be decided by its owner.
+ *
+ * information_schema.innodb_trx shows a copy, made anew only if nobody has read it for 0.1 s. So
+ * our own session opens a transaction first: a copy that does not have it is too old. */
+#include "engines/mysql/my.h"
+
+#include "core/run.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define POLL_MS 105
+#define LISTED_MAX 4096
+#define NAMED_MAX 8
+
+struct writer {
+    int64_t id; /* of its session */
+    int64_t trx;
+    char who[200];
+};
+
+struct waiting {
+    struct my_db *db;
+    bool first;
+    size_t nlisted;
+    int64_t *listed; /* transactions of the first look */
+    size_t n;
+    struct writer *now; /* those of them that are still there */
+    size_t nprepared;
+    char prepared[400];
+    bool ended;
+    char refused[200];
+};
+
+static const char sql_writers[] =
+    "SELECT t.trx_mysql_thread_id, t.trx_id, p.user, p.host, p.command,"
+    " t.trx_mysql_thread_id = CONNECTION_ID() FROM information_schema.innodb_trx t"
+    " LEFT JOIN information_schema.processlist p ON p.id = t.trx_mysql_thread_id"
+    " WHERE t.trx_mysql_thread_id = CONNECTION_ID() OR (t.trx_mysql_thread_id > 0"
+    " AND t.trx_rows_modified > 0"
+    " AND coalesce(p.user, '') NOT IN (substring_index(user(), '@', 1), 'event_scheduler'))"
+    " LIMIT 4096";
+
+static bool was_listed(const struct waiting *w, int64_t trx)
+{
+    for (size_t i = 0; i < w->nlisted; i++) {
+        if (w->listed[i] == trx)
+            return true;
+    }
+    return false;
+}
+
+static void keep_writer(struct waiting *w, MYSQL_ROW row)
+{
+    int64_t trx = my_int(row[1]);
+
+    if (w->first && w->nlisted < LISTED_MAX)
+        w->listed[w->nlisted++] = trx;
+    if (!was_listed(w, trx) || w->n == LISTED_MAX)
+        return;
+    struct writer *to = &w->now[w->n++];
+    to->id = my_int(row[0]);
+    to->trx = trx;
+    snprintf(to->who, sizeof to->who, "session %lld of %.60s from %.60s (%.30s)", (long long)to->id,
+             row[2] ? row[2] : "?", row[3] ? row[3] : "?", row[4] ? row[4] : "?");
+}
+
+/* 1: looked, 0: the copy was too old, -1. */
+static int look_writers(struct waiting *w, struct err *e)
+{
+    MYSQL_RES *res = NULL;
+    bool fresh = false;
+    MYSQL_ROW row;
+
+    if (my_execf(w->db, e, "START TRANSACTION WITH CONSISTENT SNAPSHOT") == 0)
+        res = my_query(w->db, sql_writers, e);
+    if (res == NULL)
+        return -1;
+    w->n = 0;
+    while ((row = mysql_fetch_row(res)) != NULL) {
+        bool ours = row[5] != NULL && row[5][0] == '1';
+
+        fresh = fresh || ours;
+        if (!ours)
+            keep_writer(w, row);
+    }
+    mysql_free_result(res);
+    if (my_execf(w->db, e, "ROLLBACK") != 0)
+        return -1;
+    if (!fresh && w->first)
+        w->nlisted = 0;
+    return fresh;
+}
+
+/* Names of prepared branches, as XA COMMIT takes them; bytes that are not plain as hex. */
+static void name_prepared(struct waiting *w, const char *data, size_t len)
+{
+    struct buf text;
+
+    buf_init(&text, 1000);
+    buf_adds(&text, w->nprepared > 1 ? ", '" : "'");
+    for (size_t i = 0; i < len && i < 64; i++) {
+        unsigned char c = (unsigned char)data[i];
+
+        if (c > ' ' && c < 0x7f && c != '\'')
+            buf_addc(&text, (char)c);
+        else
+            buf_addf(&text, "\\x%02x", c);
+    }
+    buf_addc(&text, '\'');
+    if (strlen(w->prepared) + text.len + 1 < sizeof w->prepared)
+        strcat(w->prepared, text.data);
+    buf_release(&text);
+}
+
+static int look_prepared(struct waiting *w, struct err *e)
+{
+    MYSQL_RES *res = my_query(w->db, "XA RECOVER", e);
+    MYSQL_ROW row;
+
+    if (res == NULL)
+        return -1;
+    w->nprepared = 0;
+    w->prepared[0] = '\0';
+    while ((row = mysql_fetch_row(res)) != NULL) {
+        unsigned long *lengths = mysql_fetch_lengths(res);
+
+        w->nprepared++;
+        if (w->nprepared <= NAMED_MAX && row[3] != NULL)
+            name_prepared(w, row[3], lengths[3]);
+    }
+    mysql_free_result(res);
+    return 0;
+}
+
+/* Writers first: what vanishes from there because it is prepared is then seen as such. */
+static int look(struct waiting *w, struct err *e)
+{
+    int rc = look_writers(w, e);
+
+    if (rc < 0 || look_prepared(w, e) != 0)
+        return -1;
+    w->first = w->first && rc == 0;
+    return rc;
+}
+
+static int end_sessions(struct waiting *w, struct fence_report *out, struct err *e)
+{
+    w->ended = true;
+    for (size_t i = 0; i < w->n; i++) {
+        struct err own = {0};
+
+        if (my_execf(w->db, &own, "KILL CONNECTION %lld", (long long)w->now[i].id) == 0) {
+            out->terminated++;
+        } else if (w->db->broken) {
+            if (e != NULL)
+                *e = own;
+            return -1;
+        } else if (strstr(own.msg, "nknown thread") == NULL) {
+            snprintf(w->refused, sizeof w->refused, "session %lld: %.150s", (long long)w->now[i].id,
+                     own.msg);
+        }
+    }
+    return 0;
+}
+
+static int gave_up(const struct waiting *w, const struct fence_wait *limits, struct err *e)
+{
+    struct buf who;
+
+    buf_init(&who, 4096);
+    for (size_t i = 0; i < w->n && i < NAMED_MAX; i++)
+        buf_addf(&who, "%s%s", i > 0 ? "; " : "", w->now[i].who);
+    if (w->nprepared > 0)
+        buf_addf(&who, "%s%zu prepared XA transactions: %s", w->n > 0 ? "; " : "", w->nprepared,
+                 w->prepared);
+    err_set(e, ERR_RETRY, "%zu transactions that write still stand after %d ms: %s%s%s",
+            w->n + w->nprepared, limits->deadline_ms, who.data != NULL ? who.data : "",
+            w->refused[0] != '\0' ? "; could not end " : "", w->refused);
+    buf_release(&who);
+    if (w->refused[0] != '\0')
+        return err_hint(e, "GRANT CONNECTION_ADMIN (MariaDB: CONNECTION ADMIN) to lockstep's "
+                           "account, or end them by hand");
+    return err_hint(e, "end them (XA COMMIT or XA ROLLBACK for prepared ones), try again");
+}
+
+int my_fence_wait(struct db *base, const struct fence_wait *limits, struct fence_report *out,
+                  struct err *e)
+{
+    struct waiting w = {.db = my_db_from(base), .first = true};
+    int64_t start = mono_ms();
+    size_t prepared_first = 0;
+    int rc = -1;
+
+    memset(out, 0, sizeof *out);
+    w.listed = calloc(LISTED_MAX, sizeof *w.listed);
+    w.now = calloc(LISTED_MAX, sizeof *w.now);
+    invariant(w.listed != NULL && w.now != NULL);
+    for (;;) {
+        bool was_first = w.first;
+        int seen = look(&w, e);
+
+        if (seen < 0)
+            goto out;
+        if (was_first && !w.first)
+            prepared_first = w.nprepared;
+        out->took_ms = mono_ms() - start;
+        if (seen && w.n + w.nprepared == 0)
+            break;
+        if (stop_check(e) != 0)
+            goto out;
+        if (out->took_ms >= limits->deadline_ms) {
+            gave_up(&w, limits, e);
+            goto out;
+        }
+        if (seen && !w.ended && out->took_ms >= limits->grace_ms && end_sessions(&w, out, e) != 0)
+            goto out;
+        nap_ms(POLL_MS);
+    }
+    rc = 0;
+out:
+    out->waited_for = (int)(w.nlisted + prepared_first);
+    free(w.listed);
+    free(w.now);
+    return rc == 0 ? 0 : err_wrap(e, "waiting for writers");
+}

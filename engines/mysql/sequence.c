@@ -1,0 +1,213 @@
+/* AUTO_INCREMENT counters, which the binlog does not carry, and markers, which are a row of ours in
+ * it. */
+#include "engines/mysql/my.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Older markers serve nobody. */
+#define MARKS_KEPT 100
+/* A counter moves by DDL, in whose wake other sessions queue for the table. */
+#define SET_LOCK_SECONDS 2
+
+/* ---- markers ---- */
+
+/* fence_remove drops it. */
+static const char sql_mark_table[] =
+    "CREATE TABLE IF NOT EXISTS " MY_CONTROL ".mark ("
+    " id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,"
+    " token VARCHAR(64) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL) ENGINE = InnoDB";
+
+static int mark_row(struct my_db *db, const char *token, struct err *e)
+{
+    struct buf sql;
+    int rc;
+
+    buf_init(&sql, 4096);
+    buf_adds(&sql, "INSERT INTO " MY_CONTROL ".mark (token) VALUES (");
+    my_literal(&sql, token, strlen(token));
+    buf_addc(&sql, ')');
+    rc = buf_check(&sql, "a marker", e);
+    if (rc == 0)
+        rc = my_exec(db, sql.data, sql.len, NULL, e);
+    buf_release(&sql);
+    return rc;
+}
+
+/* The table is made by the first marker. */
+static int mark_made(struct my_db *db, const char *token, struct err *e)
+{
+    struct err own = {0};
+
+    if (mark_row(db, token, &own) == 0)
+        return 0;
+    if (strcmp(own.sqlstate, "42S02") == 0)
+        return my_execf(db, e, sql_mark_table) != 0 ? -1 : mark_row(db, token, e);
+    if (e != NULL)
+        *e = own;
+    return -1;
+}
+
+/* A transaction of deletions alone is no marker, and of no table that travels. */
+int my_mark(struct db *base, const char *token, struct err *e)
+{
+    struct my_db *db = my_db_from(base);
+
+    if (db->in_txn)
+        return err_set(e, ERR_BUG, "a marker is a transaction of its own, and one is open");
+    if (mark_made(db, token, e) != 0 ||
+        my_execf(db, e, "DELETE FROM " MY_CONTROL ".mark WHERE id + %d < LAST_INSERT_ID()",
+                 MARKS_KEPT) != 0)
+        return err_wrap(e, "writing a marker");
+    return 0;
+}
+
+/* ---- counters ---- */
+
+/* The largest number that an integer column of this type holds. */
+static uint64_t largest(const char *type)
+{
+    static const struct {
+        const char *name;
+        int bits;
+    } sizes[] = {{"tinyint", 8}, {"smallint", 16}, {"mediumint", 24}, {"int", 32}, {"bigint", 64}};
+    int bits = 64;
+
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        if (strncmp(type, sizes[i].name, strlen(sizes[i].name)) == 0)
+            bits = sizes[i].bits;
+    }
+    return UINT64_MAX >> (64 - bits + (strstr(type, "unsigned") == NULL));
+}
+
+static const char sql_counters[] =
+    "SELECT t.table_schema, t.table_name, c.column_name, t.auto_increment, c.column_type"
+    " FROM information_schema.tables t JOIN information_schema.columns c"
+    " ON c.table_schema = t.table_schema AND c.table_name = t.table_name"
+    " WHERE c.extra LIKE '%auto_increment%' AND t.table_type = 'BASE TABLE'"
+    " AND t.table_schema NOT IN ('mysql', 'sys', 'performance_schema', 'information_schema',"
+    " '" MY_CONTROL "')";
+
+static void take_counter(struct arena *a, MYSQL_ROW row, struct sequence_value *v)
+{
+    int64_t next = row[3] != NULL ? (int64_t)strtoull(row[3], NULL, 10) : 1;
+
+    v->schema = arena_strdup(a, row[0]);
+    v->name = arena_strdup(a, row[1]);
+    v->table = arena_printf(a, "%s.%s", row[0], row[1]);
+    v->column = arena_strdup(a, row[2]);
+    v->increment = 1;
+    v->called = next > 1;
+    v->last_value = next > 1 ? next - 1 : 1;
+}
+
+int my_sequences(struct db *base, const struct selection *s, struct arena *a,
+                 struct sequence_list *out, struct err *e)
+{
+    struct my_db *db = my_db_from(base);
+    MYSQL_RES *res;
+    MYSQL_ROW row;
+
+    /* MySQL shows counters that are a day old unless it is told not to. */
+    if (!db->maria && my_execf(db, e, "SET SESSION information_schema_stats_expiry = 0") != 0)
+        return -1;
+    res = my_queryf(db, e, "%s ORDER BY 1, 2", sql_counters);
+    if (res == NULL)
+        return err_wrap(e, "reading AUTO_INCREMENT counters");
+    out->n = 0;
+    out->v = arena_zalloc(a, sizeof *out->v * ((size_t)mysql_num_rows(res) + 1));
+    while ((row = mysql_fetch_row(res)) != NULL) {
+        if (my_selected(s, row[0], row[1]))
+            take_counter(a, row, &out->v[out->n++]);
+    }
+    mysql_free_result(res);
+    return 0;
+}
+
+/* 1: *next and *max are set, 0: no such counter, -1. */
+static int read_counter(struct my_db *db, const struct sequence_value *v, uint64_t *next,
+                        uint64_t *max, struct err *e)
+{
+    struct buf sql;
+    MYSQL_RES *res = NULL;
+    MYSQL_ROW row;
+
+    buf_init(&sql, BUF_MAX_TEXT);
+    buf_adds(&sql, sql_counters);
+    buf_adds(&sql, " AND t.table_schema = ");
+    my_literal(&sql, v->schema, strlen(v->schema));
+    buf_adds(&sql, " AND t.table_name = ");
+    my_literal(&sql, v->name, strlen(v->name));
+    if (buf_check(&sql, "a counter", e) == 0)
+        res = my_query(db, sql.data, e);
+    buf_release(&sql);
+    if (res == NULL)
+        return -1;
+    row = mysql_fetch_row(res);
+    if (row != NULL) {
+        *next = row[3] != NULL ? strtoull(row[3], NULL, 10) : 1;
+        *max = largest(row[4]);
+    }
+    mysql_free_result(res);
+    return row != NULL;
+}
+
+static int raise_counter(struct my_db *db, const struct sequence_value *v, uint64_t to,
+                         struct err *e)
+{
+    struct buf sql;
+    int rc;
+
+    buf_init(&sql, BUF_MAX_TEXT);
+    buf_addf(&sql, "SET SESSION lock_wait_timeout = %d; ALTER TABLE ", SET_LOCK_SECONDS);
+    my_ident2(&sql, v->schema, v->name);
+    buf_addf(&sql, " AUTO_INCREMENT = %" PRIu64, to);
+    rc = buf_check(&sql, "a counter", e);
+    if (rc == 0)
+        rc = my_exec(db, sql.data, sql.len, NULL, e);
+    buf_release(&sql);
+    return rc;
+}
+
+/* On a connection of its own: DDL would commit the caller's transaction, whose row lock tells that
+ * it still may do this. A counter is only ever raised, so that nobody who is late can set a live
+ * table's back. */
+int my_sequence_set(struct db *base, const struct sequence_value *v, struct err *e)
+{
+    const struct my_db *caller = my_db_from(base);
+    const struct db_options o = {.uri = caller->uri,
+                                 .migration = caller->migration,
+                                 .use = DB_CONTROL,
+                                 .timeout_ms = caller->timeout_ms,
+                                 .back = caller->back,
+                                 .fence = &caller->fence};
+    struct my_db *db = NULL;
+    uint64_t next = 0;
+    uint64_t max = 0;
+    int64_t wanted = v->last_value;
+    int rc = -1;
+
+    if (v->called && __builtin_add_overflow(v->last_value, v->increment, &wanted))
+        return err_set(e, ERR_DATA, "table %s.%s: no number follows %" PRId64, v->schema, v->name,
+                       v->last_value);
+    if (my_connect(&o, &db, e) != 0)
+        goto out;
+    if (!db->maria && my_execf(db, e, "SET SESSION information_schema_stats_expiry = 0") != 0)
+        goto out;
+    rc = read_counter(db, v, &next, &max, e);
+    if (rc == 0)
+        rc = err_set(e, ERR_FATAL, "it has no AUTO_INCREMENT column");
+    if (rc < 0)
+        goto out;
+    rc = 0;
+    if (wanted > 0 && (uint64_t)wanted > max)
+        rc = err_set(e, ERR_DATA, "its AUTO_INCREMENT column cannot hold %" PRId64, wanted);
+    else if (wanted > 0 && (uint64_t)wanted > next)
+        rc = raise_counter(db, v, (uint64_t)wanted, e);
+out:
+    if (db != NULL)
+        my_close(&db->base);
+    return rc < 0 ? err_wrap(e, "AUTO_INCREMENT of %s.%s", v->schema, v->name) : 0;
+}

@@ -1,0 +1,433 @@
+/* The fence of a MySQL or MariaDB server: nothing is committed behind a marker, the lease lapses by
+ * itself, seals outlast what forgets them, and a kill between any two steps leaves what can be
+ * mended. Run it under tests/with_mariadb PORT -- …: it closes the whole server. */
+#include "my_support.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define WRITERS 6
+#define CYCLES 12
+#define KILLS 40
+
+static struct db *super;
+static struct db *fence; /* lockstep's own session */
+static struct err e;
+static const char *const accounts[] = {"app@%", "old@%", "missing@%"};
+static const struct fence_settings settings = {true, accounts, 3};
+static struct table shop_table = {.schema = "shop", .name = "t"};
+static struct table *table_array[] = {&shop_table};
+static const struct table_list tables = {1, table_array};
+static const struct fence_wait wait_limits = {.grace_ms = 100, .deadline_ms = 3000};
+
+static struct db *open_lockstep(void)
+{
+    struct db_options o = {.uri = test_uri(NULL, "lockstep_t"),
+                           .migration = "shop",
+                           .use = DB_CONTROL,
+                           .fence = &settings};
+    struct db *db = NULL;
+
+    assert_ok(my_open(&o, &db, &e));
+    return db;
+}
+
+/* Does an application get a row in, in a session of its own? */
+static bool app_writes(void)
+{
+    struct db_options o = {
+        .uri = test_uri("shop", "app"), .migration = "app", .use = DB_CONTROL, .timeout_ms = 5000};
+    struct err own = {0};
+    struct db *db = NULL;
+    bool wrote = my_open(&o, &db, &own) == 0 &&
+                 my_execf(my_db_from(db), &own, "INSERT INTO t (w) VALUES (99)") == 0;
+
+    my_close(db);
+    return wrote;
+}
+
+static void until_app_writes(int timeout_ms)
+{
+    int64_t end = mono_ms() + timeout_ms;
+
+    while (!app_writes()) {
+        if (mono_ms() > end)
+            fail_msg("the application cannot write after %d ms", timeout_ms);
+        nap_ms(50);
+    }
+}
+
+static enum fence_mode mode(void)
+{
+    struct fence_state f;
+
+    assert_ok(my_fence_state(fence, &f, &e));
+    return f.mode;
+}
+
+static const char *rights(void)
+{
+    return my_db_from(super)->maria
+               ? "GRANT READ_ONLY ADMIN, CONNECTION ADMIN, PROCESS, CREATE USER, SHOW DATABASES ON "
+                 "*.* TO 'lockstep_t'@'%';"
+                 "GRANT SELECT ON mysql.global_priv TO 'lockstep_t'@'%'"
+               : "GRANT SYSTEM_VARIABLES_ADMIN, CONNECTION_ADMIN, XA_RECOVER_ADMIN, PROCESS,"
+                 " CREATE USER, SHOW DATABASES ON *.* TO 'lockstep_t'@'%';"
+                 "GRANT SELECT ON mysql.user TO 'lockstep_t'@'%'";
+}
+
+static int setup(void **state)
+{
+    super = test_open(test_uri(NULL, NULL), DB_CONTROL);
+    test_sql(super, "SET GLOBAL read_only = 0; SET GLOBAL event_scheduler = ON");
+    test_database("shop");
+    test_database(MY_CONTROL);
+    test_role("app", "ALL ON shop.*");
+    test_role("old", NULL);
+    test_role("lockstep_t", "ALL ON shop.*");
+    test_sql(super,
+             "GRANT ALL ON lockstep.* TO 'lockstep_t'@'%'; ALTER USER 'old'@'%' ACCOUNT LOCK");
+    test_sql(super, rights());
+    test_sql(super, "CREATE TABLE shop.t (id BIGINT AUTO_INCREMENT PRIMARY KEY, w INT)");
+    fence = open_lockstep();
+    assert_ok(my_fence_install(fence, &tables, &e));
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    assert_ok(my_fence_remove(fence, &e));
+    assert_string_equal(test_value(super, "SELECT @@GLOBAL.read_only"), "0");
+    assert_string_equal(test_value(super, "SELECT (SELECT count(*) FROM information_schema.tables"
+                                          " WHERE table_schema = 'lockstep')"
+                                          " + (SELECT count(*) FROM information_schema.routines"
+                                          " WHERE routine_schema = 'lockstep')"
+                                          " + (SELECT count(*) FROM information_schema.events"
+                                          " WHERE event_schema = 'lockstep')"),
+                        "0");
+    my_close(fence);
+    my_close(super);
+    return 0;
+}
+
+/* ---- writers ---- */
+
+static atomic_bool quit;
+static atomic_long acked;
+
+/* Autocommit, transactions of two rows, and slow ones; comes back when its session is ended. */
+static void *write_rows(void *arg)
+{
+    int number = (int)(intptr_t)arg;
+    struct db_options o = {
+        .uri = test_uri("shop", "app"), .migration = "app", .use = DB_CONTROL, .timeout_ms = 5000};
+    struct db *db = NULL;
+
+    while (!atomic_load(&quit)) {
+        struct err own = {0};
+        struct my_db *my;
+        bool ok;
+
+        if (!db && my_open(&o, &db, &own) != 0) {
+            nap_ms(5);
+            continue;
+        }
+        my = my_db_from(db);
+        if (number % 3 == 0)
+            ok = my_execf(my, &own, "INSERT INTO t (w) VALUES (%d)", number) == 0;
+        else
+            ok = my_execf(my, &own, "BEGIN; INSERT INTO t (w) VALUES (%d)", number) == 0 &&
+                 (number % 3 == 1 || my_execf(my, &own, "DO SLEEP(0.02)") == 0) &&
+                 my_execf(my, &own, "INSERT INTO t (w) VALUES (%d); COMMIT", number) == 0;
+        acked += ok;
+        if (!ok && !my->broken)
+            my_execf(my, &own, "ROLLBACK");
+        if (my->broken) {
+            my_close(db);
+            db = NULL;
+        }
+        if (!ok)
+            nap_ms(1);
+    }
+    my_close(db);
+    return NULL;
+}
+
+static void nothing_behind_the_marker(void **state)
+{
+    pthread_t threads[WRITERS];
+    long before = 0;
+
+    atomic_store(&quit, false);
+    for (int i = 0; i < WRITERS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, write_rows, (void *)(intptr_t)i), 0);
+    for (int i = 0; i < CYCLES; i++) {
+        struct fence_report report;
+        const char *at_marker;
+        int64_t end = mono_ms() + 10000;
+
+        while (atomic_load(&acked) < before + 20 && mono_ms() < end)
+            nap_ms(5);
+        if (i > 0)
+            assert_true(atomic_load(&acked) >= before + 20);
+        assert_ok(my_fence_flip(fence, "writers", (uint32_t)(10 + i), 5000, &e));
+        assert_ok(my_fence_wait(fence, &wait_limits, &report, &e));
+        assert_ok(my_mark(fence, "marker", &e));
+        at_marker = test_value(super, "SELECT concat(count(*), ' ', max(id)) FROM shop.t");
+        nap_ms(60);
+        assert_ok(my_fence_renew(fence, "writers", 5000, &e));
+        if (i % 2) {
+            assert_ok(my_fence_seal(fence, "writers", (uint32_t)(10 + i), &e));
+            assert_ok(my_fence_wait(fence, &wait_limits, &report, &e));
+        }
+        before = atomic_load(&acked);
+        assert_string_equal(at_marker,
+                            test_value(super, "SELECT concat(count(*), ' ', max(id)) FROM shop.t"));
+        assert_ok(my_fence_lift(fence, "writers", &e));
+    }
+    atomic_store(&quit, true);
+    for (int i = 0; i < WRITERS; i++)
+        pthread_join(threads[i], NULL);
+    assert_true(atomic_load(&acked) > 100);
+}
+
+/* ---- lease ---- */
+
+static void lapses_by_itself(void **state)
+{
+    int64_t from;
+
+    assert_ok(my_fence_flip(fence, "lease", 100, 1500, &e));
+    from = mono_ms();
+    assert_false(app_writes());
+    assert_int_equal(mode(), FENCE_LEASED);
+    assert_ok(my_fence_renew(fence, "lease", 2000, &e));
+    my_close(fence); /* nobody is alive */
+    fence = NULL;
+    until_app_writes(8000);
+    assert_in_range(mono_ms() - from, 1900, 5500);
+    fence = open_lockstep();
+    assert_int_equal(mode(), FENCE_OPEN);
+    assert_int_equal(my_fence_renew(fence, "lease", 1000, &e), -1);
+    assert_int_equal(e.class, ERR_RETRY);
+    assert_string_equal(e.sqlstate, "LS002");
+    assert_true(app_writes());
+}
+
+/* MariaDB forgets read_only when it restarts, MySQL a lease's: then the fence has lapsed. */
+static void a_restart_is_an_early_lapse(void **state)
+{
+    assert_ok(my_fence_flip(fence, "lease", 101, 60000, &e));
+    test_sql(super, "SET GLOBAL read_only = 0");
+    assert_int_equal(mode(), FENCE_OPEN);
+    assert_int_equal(my_fence_renew(fence, "lease", 1000, &e), -1);
+    assert_string_equal(e.sqlstate, "LS002");
+    assert_true(app_writes());
+    assert_ok(my_fence_lift(fence, "lease", &e));
+}
+
+static void one_holder(void **state)
+{
+    assert_ok(my_fence_flip(fence, "first", 200, 20000, &e));
+    assert_int_equal(my_fence_flip(fence, "second", 200, 20000, &e), -1);
+    assert_int_equal(e.class, ERR_FENCED);
+    assert_int_equal(my_fence_lift(fence, "second", &e), -1);
+    assert_int_equal(e.class, ERR_FENCED);
+    assert_ok(my_fence_flip(fence, "second", 201, 20000, &e));
+    assert_int_equal(my_fence_renew(fence, "first", 20000, &e), -1);
+    assert_int_equal(e.class, ERR_FENCED);
+    assert_int_equal(my_fence_seal(fence, "first", 200, &e), -1);
+    assert_int_equal(e.class, ERR_FENCED);
+    assert_int_equal(my_fence_lift(fence, "first", &e), -1);
+    assert_ok(my_fence_seal(fence, "second", 201, &e));
+    assert_int_equal(my_fence_flip(fence, "third", 300, 20000, &e), -1);
+    assert_int_equal(e.class, ERR_FENCED);
+    assert_ok(my_fence_seal(fence, "third", 300, &e));
+    assert_int_equal(my_fence_lift(fence, "second", &e), -1);
+    assert_ok(my_fence_lift(fence, "third", &e));
+    assert_ok(my_fence_lift(fence, "third", &e));
+    assert_true(app_writes());
+}
+
+/* ---- seal ---- */
+
+static const char *locked(const char *user)
+{
+    return test_value(
+        super, my_db_from(super)->maria
+                   ? (strcmp(user, "app") == 0
+                          ? "SELECT json_value(Priv, '$.account_locked') FROM mysql.global_priv"
+                            " WHERE User = 'app'"
+                          : "SELECT json_value(Priv, '$.account_locked') FROM mysql.global_priv"
+                            " WHERE User = 'old'")
+                   : "SELECT 'true'");
+}
+
+static void seal_lasts(void **state)
+{
+    struct db *app = test_open(test_uri("shop", "app"), DB_CONTROL);
+    struct err own = {0};
+
+    assert_ok(my_fence_seal(fence, "seal", 400, &e));
+    assert_ok(my_fence_seal(fence, "seal", 400, &e));
+    assert_int_equal(my_execf(my_db_from(app), &own, "INSERT INTO t (w) VALUES (1)"), -1);
+    my_close(app);
+    assert_false(app_writes());
+    test_sql(fence, "INSERT INTO shop.t (w) VALUES (7)");
+    assert_ok(my_mark(fence, "under the seal", &e));
+    if (my_db_from(super)->maria) {
+        assert_string_equal(locked("app"), "1");
+        /* What a restart does. */
+        test_sql(super, "SET GLOBAL read_only = 0");
+        assert_false(app_writes());
+    }
+    assert_int_equal(mode(), FENCE_SEALED);
+    assert_string_equal(test_value(super, "SELECT @@GLOBAL.read_only"), "1");
+    test_sql(super, "SET GLOBAL read_only = 0");
+    for (int64_t end = mono_ms() + 6000;
+         strcmp(test_value(super, "SELECT @@GLOBAL.read_only"), "1") != 0; nap_ms(50))
+        assert_true(mono_ms() < end);
+    assert_ok(my_fence_lift(fence, "seal", &e));
+    assert_true(app_writes());
+    if (my_db_from(super)->maria)
+        assert_string_equal(locked("old"), "1");
+}
+
+static void as_it_was(void **state)
+{
+    test_sql(super, "SET GLOBAL read_only = 1");
+    assert_ok(my_fence_flip(fence, "was", 500, 1000, &e));
+    assert_ok(my_fence_seal(fence, "was", 500, &e));
+    assert_ok(my_fence_lift(fence, "was", &e));
+    assert_string_equal(test_value(super, "SELECT @@GLOBAL.read_only"), "1");
+    test_sql(super, "SET GLOBAL read_only = 0");
+}
+
+/* ---- waiting ---- */
+
+static void waits_for_writers(void **state)
+{
+    struct db *app = test_open(test_uri("shop", "app"), DB_CONTROL);
+    struct fence_report report;
+
+    test_sql(app, "BEGIN; INSERT INTO t (w) VALUES (5)");
+    assert_ok(my_fence_flip(fence, "wait", 600, 20000, &e));
+    assert_ok(my_fence_wait(fence, &wait_limits, &report, &e));
+    assert_int_equal(report.waited_for, 1);
+    assert_int_equal(report.terminated, 1);
+    assert_in_range(report.took_ms, 100, 1500);
+    assert_int_equal(my_execf(my_db_from(app), &e, "COMMIT"), -1);
+    my_close(app);
+    assert_ok(my_fence_wait(fence, &wait_limits, &report, &e));
+    assert_int_equal(report.waited_for, 0);
+    assert_true(report.took_ms < 100);
+    assert_ok(my_fence_lift(fence, "wait", &e));
+    assert_string_equal(test_value(super, "SELECT count(*) FROM shop.t WHERE w = 5"), "0");
+}
+
+static void names_what_is_prepared(void **state)
+{
+    static const struct fence_wait brief = {.grace_ms = 50, .deadline_ms = 300};
+    struct db *app = test_open(test_uri("shop", "app"), DB_CONTROL);
+    struct fence_report report;
+
+    test_sql(app, "XA START 'order-17'; INSERT INTO t (w) VALUES (6); XA END 'order-17';"
+                  "XA PREPARE 'order-17'");
+    assert_ok(my_fence_flip(fence, "xa", 700, 20000, &e));
+    assert_int_equal(my_fence_wait(fence, &brief, &report, &e), -1);
+    assert_int_equal(e.class, ERR_RETRY);
+    assert_non_null(strstr(e.msg, "order-17"));
+    assert_ok(my_fence_lift(fence, "xa", &e));
+    my_close(app);
+    for (int64_t end = mono_ms() + 5000;
+         my_execf(my_db_from(super), &e, "XA ROLLBACK 'order-17'") != 0; nap_ms(20))
+        assert_true(mono_ms() < end);
+    memset(&e, 0, sizeof e);
+}
+
+/* ---- kills ---- */
+
+static void *move_fence(void *arg)
+{
+    struct db *db = arg;
+    struct err own = {0};
+
+    if (my_fence_flip(db, "killed", 1000, 30000, &own) == 0 &&
+        my_fence_seal(db, "killed", 1000, &own) == 0)
+        (void)my_fence_lift(db, "killed", &own);
+    return NULL;
+}
+
+/* One who is killed anywhere in flip, seal and lift; then another takes over and lifts. */
+static void kills_between_steps(void **state)
+{
+    for (unsigned i = 0; i < KILLS; i++) {
+        struct db *victim = open_lockstep();
+        pthread_t thread;
+        struct err own = {0};
+
+        assert_int_equal(pthread_create(&thread, NULL, move_fence, victim), 0);
+        usleep(i * 397 % 12000);
+        (void)my_execf(my_db_from(super), &own, "KILL %lu",
+                       mysql_thread_id(my_db_from(victim)->conn));
+        pthread_join(thread, NULL);
+        my_close(victim);
+        if (mode() == FENCE_SEALED)
+            assert_false(app_writes());
+        assert_ok(my_fence_seal(fence, "after", 1001 + i, &e));
+        assert_false(app_writes());
+        assert_ok(my_fence_lift(fence, "after", &e));
+        assert_string_equal(test_value(super, "SELECT @@GLOBAL.read_only"), "0");
+        assert_true(app_writes());
+        test_sql(super, "UPDATE lockstep.fence SET epoch = 0");
+    }
+}
+
+/* ---- refusals ---- */
+
+static void install_refuses(void **state)
+{
+    static const struct fence_settings none = {true, NULL, 0};
+    struct fence_settings whole = settings;
+    struct my_db *my = my_db_from(fence);
+
+    assert_ok(my_fence_install(fence, &tables, &e));
+    test_database("other");
+    test_sql(super, "CREATE TABLE other.t (a INT)");
+    whole.whole_server = false;
+    my->fence = whole;
+    assert_int_equal(my_fence_install(fence, &tables, &e), -1);
+    assert_int_equal(e.class, ERR_REFUSED);
+    assert_non_null(strstr(e.msg, "other"));
+    test_sql(super, "DROP DATABASE other");
+    assert_ok(my_fence_install(fence, &tables, &e));
+    if (my->maria) {
+        my->fence = none;
+        assert_int_equal(my_fence_install(fence, &tables, &e), -1);
+        assert_int_equal(e.class, ERR_REFUSED);
+    }
+    my->fence = settings;
+    test_sql(super, "SET GLOBAL event_scheduler = OFF");
+    assert_int_equal(my_fence_install(fence, &tables, &e), -1);
+    assert_int_equal(e.class, ERR_REFUSED);
+    test_sql(super, "SET GLOBAL event_scheduler = ON");
+    assert_ok(my_fence_install(fence, &tables, &e));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(nothing_behind_the_marker),
+        cmocka_unit_test(lapses_by_itself),
+        cmocka_unit_test(a_restart_is_an_early_lapse),
+        cmocka_unit_test(one_holder),
+        cmocka_unit_test(seal_lasts),
+        cmocka_unit_test(as_it_was),
+        cmocka_unit_test(waits_for_writers),
+        cmocka_unit_test(names_what_is_prepared),
+        cmocka_unit_test(kills_between_steps),
+        cmocka_unit_test(install_refuses),
+    };
+
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
