@@ -18,7 +18,7 @@
 
 #define YEARS "years 1 to 9999, no infinity"
 #define NO_ZERO "no zero date (0000-00-00, or a month, day or year of 0)"
-#define FINITE "no NaN, no infinity"
+#define FINITE "no NaN, no infinity, no negative zero"
 
 static const struct rule {
     enum type_kind kind;
