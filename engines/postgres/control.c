@@ -225,6 +225,25 @@ static int in_transaction(struct db *base, int (*body)(struct pg_db *, struct er
     return -1;
 }
 
+static const char create_facts[] =
+    "CREATE TABLE lockstep.fact ("
+    " migration text COLLATE \"C\" NOT NULL,"
+    " kind text COLLATE \"C\" NOT NULL,"
+    " key text COLLATE \"C\" NOT NULL,"
+    " version bigint NOT NULL,"
+    " body json NOT NULL,"
+    " PRIMARY KEY (migration, kind, key))"
+    /* A few rows are updated all the time: keep them on their page. */
+    " WITH (fillfactor = 50, autovacuum_vacuum_threshold = 500)";
+
+/* The one table of ours that is published: what our own transactions write first. */
+static const char create_origin[] = "CREATE TABLE IF NOT EXISTS lockstep.origin ("
+                                    " migration text COLLATE \"C\" NOT NULL,"
+                                    " connection int NOT NULL,"
+                                    " n bigint NOT NULL,"
+                                    " PRIMARY KEY (migration, connection))"
+                                    " WITH (fillfactor = 10, autovacuum_vacuum_threshold = 5000)";
+
 static int schema_facts(struct pg_db *db, bool *schema, bool *table, int64_t *strangers,
                         struct err *e)
 {
@@ -255,7 +274,7 @@ static int install(struct pg_db *db, struct err *e)
         schema_facts(db, &schema, &table, &relations, e) != 0)
         return -1;
     if (table)
-        return 0;
+        return pg_exec(db, create_origin, e);
     if (schema && relations > 0) {
         err_set(e, ERR_REFUSED,
                 "a schema \"lockstep\" that is not lockstep's exists in database %s",
@@ -264,17 +283,9 @@ static int install(struct pg_db *db, struct err *e)
     }
     if (!schema && pg_exec(db, "CREATE SCHEMA lockstep", e) != 0)
         return -1;
-    return pg_exec(db,
-                   "CREATE TABLE lockstep.fact ("
-                   " migration text COLLATE \"C\" NOT NULL,"
-                   " kind text COLLATE \"C\" NOT NULL,"
-                   " key text COLLATE \"C\" NOT NULL,"
-                   " version bigint NOT NULL,"
-                   " body json NOT NULL,"
-                   " PRIMARY KEY (migration, kind, key))"
-                   /* A few rows are updated all the time: keep them on their page. */
-                   " WITH (fillfactor = 50, autovacuum_vacuum_threshold = 500)",
-                   e);
+    if (pg_exec(db, create_facts, e) != 0)
+        return -1;
+    return pg_exec(db, create_origin, e);
 }
 
 int pg_control_install(struct db *db, enum db_side side, struct err *e)
@@ -299,10 +310,12 @@ static int remove_facts(struct pg_db *db, struct err *e)
     if (res == NULL)
         return -1;
     PQclear(res);
-    /* The fence's triggers call functions in the schema: another migration may still hold one. */
+    /* The fence's triggers call functions in the schema: another migration may still hold one; and
+     * one that has this server as its source has no facts here, but publishes the origins. */
     res = pg_query(db,
                    "SELECT EXISTS (SELECT FROM lockstep.fact) OR EXISTS (SELECT FROM pg_trigger"
-                   " WHERE tgname = '!lockstep_fence')",
+                   " WHERE tgname = '!lockstep_fence') OR EXISTS (SELECT FROM pg_publication_rel"
+                   " WHERE prrelid = to_regclass('lockstep.origin'))",
                    0, NULL, e);
     if (res == NULL)
         return -1;

@@ -18,8 +18,9 @@
 #define PG_FOREVER (-1)
 #define PG_TIMEOUT_DEFAULT_MS 30000
 #define PG_NAME_MAX 64
-/* A prefix of slot and publication; "_back" is added by the reverse direction's migration name. */
+/* A prefix of slot and publication; the way back's have a suffix. */
 #define PG_OBJECT_PREFIX "lockstep_"
+#define PG_OBJECT_BACK "_back"
 /* Prefix of logical messages that only force a flush (pg_sync); streams skip them. */
 #define PG_SYNC_PREFIX "lockstep.sync"
 
@@ -34,6 +35,7 @@ struct pg_db {
     PGconn *conn;
     char *uri; /* with its password: never in a message */
     char migration[40];
+    bool back; /* of the way back: names slot and publication */
     enum db_use use;
     int timeout_ms; /* longest wait without progress; may be changed between statements */
     int version;    /* server_version_num */
@@ -68,7 +70,7 @@ int pg_savepoint(struct db *db, struct err *e);
 int pg_rollback_to(struct db *db, struct err *e);
 /* True between BEGIN and COMMIT, also when the transaction has failed. */
 bool pg_in_transaction(const struct pg_db *db);
-/* "lockstep_<migration>": the name of slot and publication. */
+/* "lockstep_<migration>", of the way back "lockstep_<migration>_back": slot and publication. */
 void pg_object_name(const struct pg_db *db, char out[PG_NAME_MAX]);
 
 /* ---- wait.c: statements ---- */

@@ -263,6 +263,7 @@ int pg_connect(const struct db_options *o, const char *label, bool replication, 
     db->base.engine = &engine_postgres;
     db->uri = strdup(o->uri != NULL ? o->uri : "");
     snprintf(db->migration, sizeof db->migration, "%s", o->migration != NULL ? o->migration : "");
+    db->back = o->back;
     db->use = o->use;
     db->timeout_ms = o->timeout_ms != 0 ? o->timeout_ms : PG_TIMEOUT_DEFAULT_MS;
     db->replication = replication;
@@ -322,6 +323,13 @@ bool pg_in_transaction(const struct pg_db *db)
     return status == PQTRANS_INTRANS || status == PQTRANS_INERROR;
 }
 
+/* The first write of what we load and apply: the stream of this server knows by it that the
+ * transaction is ours. In one message with BEGIN, so that it costs no round trip. A row for each
+ * connection, so that none waits for another. */
+#define ORIGIN_BEGIN                                                                               \
+    "BEGIN; INSERT INTO lockstep.origin AS o VALUES ('%s', pg_backend_pid(), 1)"                   \
+    " ON CONFLICT (migration, connection) DO UPDATE SET n = o.n + 1"
+
 int pg_begin(struct db *base, struct err *e)
 {
     struct pg_db *db = pg_db_from(base);
@@ -332,7 +340,13 @@ int pg_begin(struct db *base, struct err *e)
         return -1;
     db->has_savepoint = false;
     db->deferred = false;
-    return pg_exec(db, "BEGIN", e);
+    if (db->use != DB_LOAD && db->use != DB_APPLY)
+        return pg_exec(db, "BEGIN", e);
+    if (pg_execf(db, e, ORIGIN_BEGIN, db->migration) == 0)
+        return 0;
+    if (!db->broken && pg_in_transaction(db))
+        (void)pg_exec(db, "ROLLBACK", NULL);
+    return err_wrap(e, "marking a transaction as ours");
 }
 
 /* Whatever cut the wait short, the server may have committed. */
@@ -427,5 +441,6 @@ int pg_rollback_to(struct db *base, struct err *e)
 
 void pg_object_name(const struct pg_db *db, char out[PG_NAME_MAX])
 {
-    snprintf(out, PG_NAME_MAX, PG_OBJECT_PREFIX "%s", db->migration);
+    snprintf(out, PG_NAME_MAX, PG_OBJECT_PREFIX "%s%s", db->migration,
+             db->back ? PG_OBJECT_BACK : "");
 }

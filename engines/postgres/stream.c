@@ -7,6 +7,10 @@
  * status message: each 10 s, whenever the server asks, and each second while nothing comes, asking
  * for an answer, so that an idle source's position goes on.
  *
+ * A transaction whose first change is a row of lockstep.origin that names this migration is our own
+ * (session.c): it is left out whole, and only its end is told, as a position. So BEGIN is told when
+ * the first change is known, and that change is held until the next call.
+ *
  * Three interleavings matter. (1) The slot's confirmed position lies behind `from`: the server
  * would start there in silence, and what lies between is lost; so we compare first. (2) A large row
  * leaves libpq with a buffer of its size: at the transaction's end the connection is replaced by
@@ -57,6 +61,11 @@ struct stream {
     struct pg_incoming incoming;
     uint64_t xid_ref;
     bool in_txn;
+    bool begin_due;  /* the open transaction's begin has not been told: whose is it? */
+    bool own;        /* the open transaction is ours */
+    uint32_t origin; /* lockstep.origin, as this connection's log calls it; 0: not named yet */
+    bool held;       /* held_message comes behind the begin that was told just now */
+    struct pgo_message held_message;
     struct txn txn;
     uint64_t ordinal;
     struct pgo_truncate truncate; /* under way: change.truncate_at is next */
@@ -130,6 +139,7 @@ static int start_once(struct stream *s, struct err *e)
     PGresult *res = NULL;
     bool started = false;
 
+    s->origin = 0;
     if (pg_connect(&s->options, "stream", true, &s->log, e) < 0)
         return -1;
     pg_object_name(s->log, name);
@@ -262,7 +272,7 @@ int pg_stream_ack(struct stream *s, struct position p, bool now, struct err *e)
         s->durable = p.major;
     /* Whoever says so at once may be about to read no more for a while: a large row's permit must
      * not wait with it, for apply may need it to make room. A TRUNCATE under way is in `change`. */
-    if (now && !s->truncate.n) {
+    if (now && !s->truncate.n && !s->held) {
         drop_message(s);
         arena_reset(&s->change);
     }
@@ -381,20 +391,20 @@ static int on_relation(struct stream *s, const struct pgo_relation *r, struct ev
     return 0;
 }
 
-static int on_begin(struct stream *s, const struct pgo_begin *m, struct event *out, struct err *e)
+static int on_begin(struct stream *s, const struct pgo_begin *m, struct err *e)
 {
     if (s->in_txn)
         return err_set(e, ERR_FATAL, "the log begins a transaction inside of another");
     s->in_txn = true;
+    s->begin_due = true;
+    s->own = false;
     s->ordinal = 0;
     s->xid_ref = pg_widen_xid(s->xid_ref, m->xid);
     s->txn = (struct txn){.epoch = s->epoch,
                           .xid = s->xid_ref,
                           .commit = {m->final_lsn, 0},
                           .ts_us = m->ts + PG_EPOCH_US};
-    out->kind = EVENT_BEGIN;
-    out->txn = s->txn;
-    return 1;
+    return 0;
 }
 
 static int on_commit(struct stream *s, const struct pgo_commit *m, struct event *out, struct err *e)
@@ -402,12 +412,79 @@ static int on_commit(struct stream *s, const struct pgo_commit *m, struct event 
     if (!s->in_txn || m->commit_lsn != s->txn.commit.major || m->end_lsn <= m->commit_lsn)
         return err_set(e, ERR_FATAL, "the log ends a transaction that it did not begin");
     s->in_txn = false;
+    s->begin_due = false;
+    s->own = false;
     s->txn.next = (struct position){m->end_lsn, 0};
     s->start = m->end_lsn;
     s->reported = m->end_lsn;
     out->kind = EVENT_COMMIT;
     out->txn = s->txn;
     out->next = s->txn.next;
+    return 1;
+}
+
+/* ---- whose transaction it is ---- */
+
+static bool is_origin(const struct pgo_relation *r)
+{
+    return strcmp(r->schema, "lockstep") == 0 && strcmp(r->name, "origin") == 0;
+}
+
+/* The row's first column is the migration. */
+static bool names_us(const struct stream *s, const struct pgo_change *m)
+{
+    const struct value *v = m->after && m->after->n > 0 ? &m->after->v[0] : NULL;
+    size_t len = strlen(s->migration);
+
+    return v && v->state == VALUE_SET && v->len == len && memcmp(v->data, s->migration, len) == 0;
+}
+
+/* True: the message is about origins, and done with. */
+static bool on_origin(struct stream *s, const struct pgo_message *m)
+{
+    switch (m->kind) {
+    case PGO_RELATION:
+        if (!is_origin(&m->relation))
+            return false;
+        s->origin = m->relation.id;
+        return true;
+    case PGO_INSERT:
+    case PGO_UPDATE:
+    case PGO_DELETE:
+        if (!s->origin || m->change.relation != s->origin)
+            return false;
+        if (s->begin_due && names_us(s, &m->change))
+            s->own = true;
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Of a transaction of ours, only the shapes are of interest: each is told once a connection. */
+static int on_own(struct stream *s, const struct pgo_message *m, struct event *out, struct err *e)
+{
+    struct event ignored = {0};
+
+    if (m->kind == PGO_RELATION)
+        return on_relation(s, &m->relation, &ignored, e) < 0 ? -1 : 0;
+    if (m->kind != PGO_COMMIT)
+        return 0;
+    if (on_commit(s, &m->commit, &ignored, e) < 0)
+        return -1;
+    out->kind = EVENT_POSITION;
+    out->next = s->txn.next;
+    return 1;
+}
+
+/* The first message of a transaction that is not ours: first its begin, then the message. */
+static int begin_first(struct stream *s, const struct pgo_message *m, struct event *out)
+{
+    s->begin_due = false;
+    s->held = true;
+    s->held_message = *m;
+    out->kind = EVENT_BEGIN;
+    out->txn = s->txn;
     return 1;
 }
 
@@ -484,6 +561,37 @@ static int on_text(struct stream *s, const struct pgo_text *m, struct event *out
     return 1;
 }
 
+/* 1: an event; 0: none for the caller; -1. */
+static int dispatch(struct stream *s, const struct pgo_message *m, struct event *out, struct err *e)
+{
+    switch (m->kind) {
+    case PGO_BEGIN:
+        return on_begin(s, &m->begin, e);
+    case PGO_COMMIT:
+        return on_commit(s, &m->commit, out, e);
+    case PGO_RELATION:
+        return on_relation(s, &m->relation, out, e);
+    case PGO_INSERT:
+    case PGO_UPDATE:
+    case PGO_DELETE:
+        return on_change(s, m, out, e);
+    case PGO_TRUNCATE:
+        return on_truncate(s, &m->truncate, out, e);
+    case PGO_MESSAGE:
+        return on_text(s, &m->text, out, e);
+    case PGO_ORIGIN:
+    case PGO_TYPE:
+        break;
+    }
+    return 0;
+}
+
+static bool tells_whose(const struct pgo_message *m)
+{
+    return m->kind != PGO_BEGIN && m->kind != PGO_MESSAGE && m->kind != PGO_ORIGIN &&
+           m->kind != PGO_TYPE;
+}
+
 static int on_log(struct stream *s, struct reader *r, struct event *out, struct err *e)
 {
     struct pgo_message m;
@@ -495,26 +603,13 @@ static int on_log(struct stream *s, struct reader *r, struct event *out, struct 
         return err_set(e, ERR_FATAL, "the server sent a truncated replication message");
     if (pgo_decode(&s->change, reader_bytes(r, len), len, &m, e) < 0)
         return -1;
-    switch (m.kind) {
-    case PGO_BEGIN:
-        return on_begin(s, &m.begin, out, e);
-    case PGO_COMMIT:
-        return on_commit(s, &m.commit, out, e);
-    case PGO_RELATION:
-        return on_relation(s, &m.relation, out, e);
-    case PGO_INSERT:
-    case PGO_UPDATE:
-    case PGO_DELETE:
-        return on_change(s, &m, out, e);
-    case PGO_TRUNCATE:
-        return on_truncate(s, &m.truncate, out, e);
-    case PGO_MESSAGE:
-        return on_text(s, &m.text, out, e);
-    case PGO_ORIGIN:
-    case PGO_TYPE:
-        break;
-    }
-    return 0;
+    if (on_origin(s, &m))
+        return 0;
+    if (s->own)
+        return on_own(s, &m, out, e);
+    if (s->begin_due && tells_whose(&m))
+        return begin_first(s, &m, out);
+    return dispatch(s, &m, out, e);
 }
 
 /* Everything before a keepalive's position has been sent. */
@@ -625,6 +720,14 @@ int pg_stream_next(struct stream *s, int timeout_ms, struct event *out, struct e
     memset(out, 0, sizeof(*out));
     if (s->truncate.n && next_truncate(s, out))
         return 0;
+    if (s->held) {
+        int rc;
+
+        s->held = false;
+        rc = dispatch(s, &s->held_message, out, e);
+        if (rc != 0)
+            return rc < 0 ? err_wrap(e, "stream") : 0;
+    }
     drop_message(s);
     arena_reset(&s->change);
     if (renew(s, e) < 0 || send_due_status(s, false, e) < 0)

@@ -256,9 +256,9 @@ static int create_publication(struct pg_db *db, const char *name, const struct t
     if (!res)
         return -1;
     buf_init(&sql, BUF_MAX_TEXT);
-    buf_addf(&sql, "CREATE PUBLICATION \"%s\"", name);
+    buf_addf(&sql, "CREATE PUBLICATION \"%s\" FOR TABLE ONLY lockstep.origin", name);
     for (int i = 0; i < PQntuples(res); i++)
-        buf_addf(&sql, "%s%s", i ? ", ONLY " : " FOR TABLE ONLY ", PQgetvalue(res, i, 0));
+        buf_addf(&sql, ", ONLY %s", PQgetvalue(res, i, 0));
     PQclear(res);
     buf_addf(&sql, " WITH (publish = 'insert, update, delete, truncate'%s)",
              db->version >= 130000 ? ", publish_via_partition_root = false" : "");
@@ -267,6 +267,33 @@ static int create_publication(struct pg_db *db, const char *name, const struct t
         rc = pg_exec(db, sql.data, e);
     buf_release(&sql);
     return rc < 0 ? err_wrap(e, "creating the publication %s", name) : 0;
+}
+
+/* The way back begins on a server whose tables are ours: one that has neither a key nor another
+ * identity is given the whole row. */
+static int give_identities(struct pg_db *db, const struct table_list *tables, struct err *e)
+{
+    struct buf sql;
+    int rc = 0;
+
+    buf_init(&sql, BUF_MAX_TEXT);
+    for (size_t i = 0; rc == 0 && i < tables->n; i++) {
+        struct table *t = tables->v[i];
+
+        if (t->identity != IDENTITY_NONE)
+            continue;
+        buf_reset(&sql, BUF_MAX_TEXT);
+        buf_adds(&sql, "ALTER TABLE ONLY ");
+        pg_ident2(&sql, t->schema, t->name);
+        buf_adds(&sql, " REPLICA IDENTITY FULL");
+        rc = pg_exec(db, sql.data, e);
+        if (rc < 0)
+            err_wrap(e, "%s", table_label(t));
+        else
+            t->identity = IDENTITY_FULL;
+    }
+    buf_release(&sql);
+    return rc;
 }
 
 /* Nothing of ours may be there yet: what is, belongs to a migration of the same name. */
@@ -376,7 +403,9 @@ int pg_stream_create(const struct db_options *o, const struct table_list *tables
     pg_object_name(control, name);
     if (check_free(control, name, e) < 0)
         goto out;
-    if (create_publication(control, name, tables, e) < 0)
+    if (pg_control_install(&control->base, SIDE_SOURCE, e) < 0 ||
+        (o->back && give_identities(control, tables, e) < 0) ||
+        create_publication(control, name, tables, e) < 0)
         goto out;
     if (pg_slot_make(o, name, false, a, &made, e) == 0 &&
         read_origin(control, &made, a, out, e) == 0) {

@@ -32,6 +32,7 @@ static int setup(void **state)
     test_database(TARGET, ROLE);
     sql = test_open(test_uri(TARGET, ROLE), DB_CONTROL);
     db = test_open(test_uri(TARGET, ROLE), DB_APPLY);
+    test_control(sql);
     test_sql(sql, ddl);
     return 0;
 }

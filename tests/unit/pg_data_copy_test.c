@@ -17,6 +17,7 @@ static int setup(void **state)
     control = test_open(test_uri(SOURCE, ROLE), DB_CONTROL);
     reader = test_open(test_uri(SOURCE, ROLE), DB_READ);
     loader = test_open(test_uri(TARGET, ROLE), DB_LOAD);
+    test_control(loader);
     test_sql(control, "CREATE SCHEMA s");
     test_sql(loader, "CREATE SCHEMA s");
     return 0;

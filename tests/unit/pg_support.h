@@ -86,6 +86,14 @@ static inline void test_database(const char *name, const char *owner)
     pg_close(db);
 }
 
+/* The control schema, without which nothing is loaded or applied. */
+static inline void test_control(struct db *db)
+{
+    struct err e = {0};
+
+    assert_ok(pg_control_install(db, SIDE_TARGET, &e));
+}
+
 /* The least that lockstep needs: LOGIN, REPLICATION and SET session_replication_role. */
 static inline void test_role(const char *name)
 {
