@@ -235,7 +235,7 @@ static int find_start(struct capture *c, const struct stream_fact *stream, const
 static int open_stream(struct capture *c, uint32_t epoch, struct err *e)
 {
     struct db_options options = {
-        .uri = c->m->source.uri, .migration = c->m->name, .use = DB_CONTROL};
+        .uri = c->m->source.uri, .migration = c->m->name, .use = DB_CONTROL, .back = c->m->back};
     struct stream_request request = {
         .options = &options, .tables = &c->shapes, .from = c->pending, .epoch = epoch};
 

@@ -106,6 +106,7 @@ int command_status(struct cli *c, struct err *e);
 int command_tables(struct cli *c, struct err *e);
 int command_verify(struct cli *c, struct err *e);
 int command_cutover(struct cli *c, struct err *e);
+int command_rollback(struct cli *c, struct err *e);
 int command_finish(struct cli *c, struct err *e);
 int command_docs(struct cli *c, struct err *e);
 

@@ -43,6 +43,8 @@ const struct command commands[] = {
      command_verify},
     {"cutover", "", "close the source, drain, open the target; undone if it takes too long",
      cutover_options, 0, 0, false, command_cutover},
+    {"rollback", "", "the same road back to the source, with everything written since",
+     cutover_options, 0, 0, false, command_rollback},
     {"finish", "", "remove everything that lockstep put on both servers", finish_options, 0, 0,
      false, command_finish},
     {"docs", "config | cutover | types", "print a page that is generated from the tables",

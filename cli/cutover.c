@@ -1,4 +1,4 @@
-/* cutover: conducts the switch, or prints the road to it. */
+/* cutover and rollback: conduct the switch in one direction or the other, or print the road. */
 #include "cutover/cutover.h"
 
 #include "cli/cli.h"
@@ -45,12 +45,13 @@ static void say_line(void *ctx, const char *line)
 static void write_record(struct cli *c, const char *folder, const char *migration,
                          const json_t *record)
 {
+    const char *command = c->command->name;
     char path[PATH_MAX_SIZE + 60];
     char fresh[PATH_MAX_SIZE + 80];
 
     if (json_array_size(json_object_get(record, "steps")) == 0)
         return;
-    snprintf(path, sizeof(path), "%s/cutover-%s.json", folder, migration);
+    snprintf(path, sizeof(path), "%s/%s-%s.json", folder, command, migration);
     snprintf(fresh, sizeof(fresh), "%s.%d", path, (int)getpid());
     if (json_dump_file(record, fresh, JSON_INDENT(2) | JSON_SORT_KEYS) != 0 ||
         rename(fresh, path) != 0) {
@@ -61,9 +62,10 @@ static void write_record(struct cli *c, const char *folder, const char *migratio
     cli_put(c, "record", json_string(path));
 }
 
-static void tell(struct cli *c, const json_t *record)
+static void tell(struct cli *c, const json_t *record, bool back)
 {
-    static const char *const members[] = {"state", "position", "pause_ms", "hook", "sequences"};
+    static const char *const members[] = {"state", "direction", "position", "pause_ms",
+                                          "hook",  "sequences", "way_back", "way_back_refused"};
     const char *position = json_string_value(json_object_get(record, "position"));
     const char *hook = json_string_value(json_object_get(record, "hook"));
     const json_t *pause = json_object_get(record, "pause_ms");
@@ -74,50 +76,45 @@ static void tell(struct cli *c, const json_t *record)
         if (value)
             cli_put(c, members[i], json_incref(value));
     }
-    cli_say(c, "switched: the target takes writes, the source is sealed (at %s)",
+    cli_say(c, "switched: the %s takes writes, the %s is sealed (at %s)",
+            back ? "source" : "target", back ? "target" : "source",
             position ? position : "a position that is not known");
     if (pause)
         cli_say(c, "writes were held for %lld ms", (long long)json_integer_value(pause));
     if (!hook || strcmp(hook, "none") == 0)
         cli_say(c, "no on_switch hook is configured: move the traffic yourself");
-    cli_next(c, "check the applications on the target, then lockstep finish (it also removes the "
-                "fences, so the old source accepts writes again)");
+    if (back)
+        cli_next(c, "lockstep cutover when you are ready to try again, or lockstep finish to end "
+                    "the migration here (it also removes the target's fence)");
+    else if (json_is_false(json_object_get(record, "way_back")))
+        cli_next(c, "there is no way back; check the applications on the target, then lockstep "
+                    "finish (it also removes the fences, so the old source accepts writes again)");
+    else
+        cli_next(c, "check the applications on the target; then lockstep finish (it also removes "
+                    "the fences, so the old source accepts writes again), or lockstep rollback");
 }
 
 /* ---- the command ---- */
 
-static int read_state(const struct context *x, int *state, struct err *e)
+/* Asks, unless the answer is known; what is over already needs none. */
+static int confirm(struct cli *c, const struct cutover_request *r, struct err *e)
 {
-    struct db *target = NULL;
-    json_t *body = NULL;
-    int rc = -1;
+    const char *name = c->command->name;
+    bool over;
 
-    *state = CUTOVER_NONE;
-    if (migration_open_target(&x->m, DB_CONTROL, &target, e) < 0)
+    if (cutover_is_over(r, &over, e) < 0)
         return -1;
-    if (context_need_started(target, e) == 0 &&
-        fact_read(target, "cutover", "forward", &body, NULL, e) >= 0) {
-        *state = body ? cutover_state_parse(fact_text(body, "state")) : CUTOVER_NONE;
-        rc = 0;
-    }
-    json_decref(body);
-    target->engine->close(target);
-    return rc;
-}
-
-static int confirm(struct cli *c, const struct context *x, struct err *e)
-{
-    int state;
-
-    if (read_state(x, &state, e) < 0)
-        return -1;
-    if (c->yes || state == CUTOVER_SWITCHED)
+    if (c->yes || over)
         return 0;
     if (c->json || !isatty(STDIN_FILENO) || !isatty(STDOUT_FILENO)) {
-        err_set(e, ERR_CONFIG, "cutover asks first, and nobody can answer here");
-        return err_hint(e, "lockstep cutover --yes, or lockstep cutover --dry-run to see the road");
+        err_set(e, ERR_CONFIG, "%s asks first, and nobody can answer here", name);
+        return err_hint(e, "lockstep %s --yes, or lockstep %s --dry-run to see the road", name,
+                        name);
     }
-    return cli_confirm(c, "Close the source for writes and move to the target?", e);
+    return cli_confirm(c,
+                       r->back ? "Close the target for writes and go back to the source?"
+                               : "Close the source for writes and move to the target?",
+                       e);
 }
 
 static int dry_run(struct cli *c, const struct cutover_request *r, struct err *e)
@@ -128,9 +125,9 @@ static int dry_run(struct cli *c, const struct cutover_request *r, struct err *e
         return -1;
     cli_put(c, "ready", json_boolean(ready));
     if (ready)
-        cli_next(c, "lockstep cutover --yes");
+        cli_next(c, "lockstep %s --yes", c->command->name);
     else
-        cli_next(c, "mend what REFUSES, then lockstep cutover");
+        cli_next(c, "mend what REFUSES, then lockstep %s", c->command->name);
     return ready ? EXIT_DONE : EXIT_REFUSED;
 }
 
@@ -140,24 +137,25 @@ static int conduct(struct cli *c, const struct context *x, const struct cutover_
     json_t *record = NULL;
     int rc;
 
-    if (confirm(c, x, e) < 0)
+    if (confirm(c, r, e) < 0)
         return -1;
     rc = cutover_run(r, &record, e);
     write_record(c, r->folder, x->m.name, record);
     if (rc == 0)
-        tell(c, record);
+        tell(c, record, r->back);
     else
         cli_put(c, "state", json_incref(json_object_get(record, "state")));
     json_decref(record);
     return rc < 0 ? -1 : EXIT_DONE;
 }
 
-int command_cutover(struct cli *c, struct err *e)
+static int command_switch(struct cli *c, bool back, struct err *e)
 {
     struct context x;
     char folder[PATH_MAX_SIZE];
     struct arena a = ARENA_INIT;
-    struct cutover_request r = {.say = say_line, .ctx = c, .threads = true};
+    struct cutover_request r = {
+        .back = back, .way_back = true, .say = say_line, .ctx = c, .threads = true};
     const char *pause = cli_option(c, "max-pause");
     int rc = -1;
 
@@ -181,4 +179,14 @@ out:
     arena_release(&a);
     context_close(&x);
     return rc;
+}
+
+int command_cutover(struct cli *c, struct err *e)
+{
+    return command_switch(c, false, e);
+}
+
+int command_rollback(struct cli *c, struct err *e)
+{
+    return command_switch(c, true, e);
 }

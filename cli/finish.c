@@ -23,40 +23,56 @@ static bool may_finish(const char *state)
     return false;
 }
 
-/* The cutover is behind the point of no return, or the user gives up, or an earlier finish was cut
- * off. */
-static int check_phase(struct db *target, bool abandon, struct err *e)
+/* A rollback that has begun must be ended first: both sides may be shut just now. */
+static bool under_way(const json_t *row)
+{
+    const char *state = fact_text(row, "state");
+
+    return fact_text(row, "going") || (state && strcmp(state, "none") != 0 &&
+                                       strcmp(state, "prepared") != 0 && !may_finish(state));
+}
+
+/* A switch in either direction is behind the point of no return, or the user gives up, or an
+ * earlier finish was cut off. *back: the way back has switched last, so that the source lives. */
+static int check_phase(struct db *target, struct db *source, bool abandon, bool *back,
+                       struct err *e)
 {
     json_t *cutover = NULL;
+    json_t *rollback = NULL;
     json_t *request = NULL;
+    bool exists;
     bool ok = false;
     int rc = -1;
 
-    if (fact_read(target, "cutover", "forward", &cutover, NULL, e) < 0 ||
+    *back = false;
+    if (source->engine->control_exists(source, &exists, e) < 0 ||
+        fact_read(target, "cutover", "forward", &cutover, NULL, e) < 0 ||
+        (exists && fact_read(source, "cutover", "back", &rollback, NULL, e) < 0) ||
         fact_read(target, "request", "finish", &request, NULL, e) < 0)
         goto out;
-    ok = abandon || request || may_finish(fact_text(cutover, "state"));
+    *back = may_finish(fact_text(rollback, "state")) &&
+            fact_int(rollback, "epoch", 0) > fact_int(cutover, "epoch", 0);
+    ok = abandon || request || *back ||
+         (may_finish(fact_text(cutover, "state")) && !under_way(rollback));
     rc = ok ? 0 : err_set(e, ERR_REFUSED, "the cutover has not been made; nothing was removed");
     if (!ok)
         err_hint(e, "lockstep cutover first, or lockstep finish --abandon to give the migration "
                     "up");
 out:
     json_decref(cutover);
+    json_decref(rollback);
     json_decref(request);
     return rc;
 }
 
-/* Asks running stages to end and waits until they have. */
-static int stop_stages(struct db *target, bool abandon, struct err *e)
+/* Waits until nobody holds a lease of the direction whose facts stand on db. */
+static int await_stages(struct db *db, int64_t deadline, struct err *e)
 {
     static const char *const leases[] = {"cutover", "run", "conductor", "capture", "apply"};
-    int64_t deadline = mono_ms() + WAIT_MS;
 
-    if (request_put(target, "finish", json_pack("{s:b}", "abandon", abandon), e) < 0)
-        return -1;
     for (size_t i = 0; i < sizeof(leases) / sizeof(leases[0]);) {
         char holder[HOLDER_MAX];
-        int held = lease_held(target, leases[i], holder, sizeof(holder), e);
+        int held = lease_held(db, leases[i], holder, sizeof(holder), e);
 
         if (held < 0 || stop_check(e) < 0)
             return -1;
@@ -73,36 +89,56 @@ static int stop_stages(struct db *target, bool abandon, struct err *e)
     return 0;
 }
 
+/* Asks running stages to end and waits until they have, those of the way back too. */
+static int stop_stages(struct db *target, struct db *source, bool abandon, struct err *e)
+{
+    int64_t deadline = mono_ms() + WAIT_MS;
+    bool exists;
+
+    if (request_put(target, "finish", json_pack("{s:b}", "abandon", abandon), e) < 0 ||
+        await_stages(target, deadline, e) < 0 ||
+        source->engine->control_exists(source, &exists, e) < 0)
+        return -1;
+    return exists ? await_stages(source, deadline, e) : 0;
+}
+
 /* An engine without a fence leaves its slot empty. */
 static int remove_fence(struct db *db, struct err *e)
 {
     return db->engine->fence_remove ? db->engine->fence_remove(db, e) : 0;
 }
 
-static int clean_source(const struct context *x, struct err *e)
+/* One server: what stands on it as the source of m (its stream) and as a side of either direction.
+ */
+static int clean_side(const struct migration *m, enum db_side side, struct err *e)
 {
-    struct db_options o = {.uri = x->m.source.uri, .migration = x->m.name, .use = DB_CONTROL};
+    struct db_options o = {
+        .uri = m->source.uri, .migration = m->name, .use = DB_CONTROL, .back = m->back};
     struct db *db = NULL;
     int rc = -1;
 
-    if (migration_open_source(&x->m, DB_CONTROL, &db, e) < 0)
+    if (migration_open_source(m, DB_CONTROL, &db, e) < 0)
         return -1;
     if (remove_fence(db, e) == 0 && db->engine->stream_drop(&o, e) == 0 &&
-        db->engine->control_remove(db, SIDE_SOURCE, e) == 0)
+        db->engine->control_remove(db, side, e) == 0)
         rc = 0;
-    else
-        err_wrap(e, "source");
     db->engine->close(db);
     return rc;
 }
 
-static int clean_all(const struct context *x, struct db *target, struct err *e)
+static int clean_all(const struct context *x, struct err *e)
 {
-    if (clean_source(x, e) < 0 || journal_remove(&x->m.journal, e) < 0)
-        return -1;
-    if (remove_fence(target, e) < 0 || target->engine->control_remove(target, SIDE_TARGET, e) < 0)
-        return err_wrap(e, "target");
-    return 0;
+    struct arena a = ARENA_INIT;
+    struct migration mirror;
+    int rc = -1;
+
+    migration_mirror(&x->m, &a, &mirror);
+    if (clean_side(&x->m, SIDE_SOURCE, e) < 0)
+        err_wrap(e, "source");
+    else if (journal_remove(&x->m.journal, e) == 0 && journal_remove(&mirror.journal, e) == 0)
+        rc = clean_side(&mirror, SIDE_TARGET, e) < 0 ? err_wrap(e, "target") : 0;
+    arena_release(&a);
+    return rc;
 }
 
 /* Without facts on the target: is there anything of this migration elsewhere? The configuration may
@@ -131,7 +167,7 @@ out:
     return rc;
 }
 
-static int finish_unknown(struct cli *c, const struct context *x, struct db *target, struct err *e)
+static int finish_unknown(struct cli *c, const struct context *x, struct err *e)
 {
     bool leftovers;
 
@@ -144,40 +180,61 @@ static int finish_unknown(struct cli *c, const struct context *x, struct db *tar
         return err_hint(e, "correct the target in the configuration, or lockstep finish --abandon");
     }
     if (leftovers &&
-        (cli_confirm(c, "Remove the slot and the journal?", e) < 0 || clean_all(x, target, e) < 0))
+        (cli_confirm(c, "Remove the slot and the journal?", e) < 0 || clean_all(x, e) < 0))
         return -1;
     cli_say(c, leftovers ? "abandoned: slot, publication and journal are gone" : "nothing left");
     cli_put(c, "result", json_string(leftovers ? "abandoned" : "nothing_left"));
     return EXIT_DONE;
 }
 
-static int finish(struct cli *c, const struct context *x, struct db *target, struct err *e)
+static void tell(struct cli *c, bool abandon, bool back)
+{
+    cli_say(c, abandon ? "abandoned: slots, publications, fences, control tables and journals are "
+                         "gone; the target keeps its tables"
+                       : "finished: slots, publications, fences, control tables and journals are "
+                         "gone");
+    if (!abandon)
+        cli_say(c,
+                "warning: with its fence gone the %s accepts writes again, and nothing "
+                "carries them over; shut it, or take the applications' rights there away",
+                back ? "target" : "old source");
+    cli_put(c, "result", json_string(abandon ? "abandoned" : "finished"));
+}
+
+static int finish_known(struct cli *c, const struct context *x, struct db *target,
+                        struct db *source, struct err *e)
 {
     bool abandon = cli_option(c, "abandon") != NULL;
-    bool started;
+    bool back;
 
-    if (context_started(target, &started, e) < 0)
-        return -1;
-    if (!started)
-        return finish_unknown(c, x, target, e);
-    if (check_phase(target, abandon, e) < 0)
+    if (check_phase(target, source, abandon, &back, e) < 0)
         return -1;
     if (cli_confirm(c,
                     abandon ? "Give the migration up and remove all of lockstep from both servers?"
                             : "Remove all of lockstep from both servers? There is no way back.",
                     e) < 0)
         return -1;
-    if (stop_stages(target, abandon, e) < 0 || clean_all(x, target, e) < 0)
+    if (stop_stages(target, source, abandon, e) < 0 || clean_all(x, e) < 0)
         return -1;
-    cli_say(c, abandon ? "abandoned: slot, publication, fences, control tables and journal are "
-                         "gone; the target keeps its tables"
-                       : "finished: slots, publications, fences, control tables and journal are "
-                         "gone");
-    if (!abandon)
-        cli_say(c, "warning: with its fence gone the old source accepts writes again, and nothing "
-                   "carries them over; shut it, or take the applications' rights there away");
-    cli_put(c, "result", json_string(abandon ? "abandoned" : "finished"));
+    tell(c, abandon, back);
     return EXIT_DONE;
+}
+
+static int finish(struct cli *c, const struct context *x, struct db *target, struct err *e)
+{
+    struct db *source = NULL;
+    bool started;
+    int rc;
+
+    if (context_started(target, &started, e) < 0)
+        return -1;
+    if (!started)
+        return finish_unknown(c, x, e);
+    if (migration_open_source(&x->m, DB_CONTROL, &source, e) < 0)
+        return -1;
+    rc = finish_known(c, x, target, source, e);
+    source->engine->close(source);
+    return rc;
 }
 
 int command_finish(struct cli *c, struct err *e)

@@ -155,6 +155,7 @@ int request_put(struct db *db, const char *name, json_t *body, struct err *e)
     return fact_write(db, "request", name, body, e);
 }
 
+/* Of the one direction whose facts stand here. */
 static bool is_before_fence(const char *state)
 {
     return !state || strcmp(state, "none") == 0 || strcmp(state, "prepared") == 0;
@@ -162,13 +163,18 @@ static bool is_before_fence(const char *state)
 
 int switch_under_way(struct db *db, bool *out, struct err *e)
 {
-    json_t *body;
+    struct fact *facts;
+    size_t n;
 
     *out = false;
-    if (fact_read(db, "cutover", "forward", &body, NULL, e) < 0)
-        return -1;
-    *out = !is_before_fence(fact_text(body, "state")) || !is_before_fence(fact_text(body, "going"));
-    json_decref(body);
+    if (db->engine->fact_scan(db, "cutover", "", &facts, &n, e) < 0)
+        return err_wrap(e, "reading the cutover's state");
+    for (size_t i = 0; i < n; i++) {
+        if (!is_before_fence(fact_text(facts[i].body, "state")) ||
+            !is_before_fence(fact_text(facts[i].body, "going")))
+            *out = true;
+    }
+    facts_release(facts, n);
     return 0;
 }
 

@@ -15,6 +15,10 @@
  *   answer     …                   what the stage replies
  *   cutover    "forward"           the state row (cutover/)
  *
+ * Each direction's facts live on its own target: those of the way back on the original source,
+ * under the same keys (its stream is called "forward" there too), but for the cutover's row, whose
+ * key is the direction: "forward" or "back".
+ *
  * Every function takes the caller's own connection to the target; where it says "in a transaction"
  * the caller has one open, and the fact is true exactly if that transaction commits.
  */

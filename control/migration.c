@@ -45,3 +45,30 @@ const char *migration_stream(const struct migration *m)
 {
     return m->back ? "back" : "forward";
 }
+
+/* "file:./shop.journal" -> "file:./shop.journal.back"; a broker's is told apart by its name. */
+static const char *mirror_journal(const char *uri, struct arena *a)
+{
+    size_t len = strlen(uri);
+
+    if (strncmp(uri, "kafka:", 6) == 0)
+        return uri;
+    while (len > 1 && uri[len - 1] == '/')
+        len--;
+    return arena_printf(a, "%.*s.back", (int)len, uri);
+}
+
+void migration_mirror(const struct migration *m, struct arena *a, struct migration *out)
+{
+    struct schema_pair *pairs = arena_zalloc(a, (m->schemas.n + 1) * sizeof(*pairs));
+
+    *out = *m;
+    out->source = m->target;
+    out->target = m->source;
+    out->back = true;
+    out->journal.uri = mirror_journal(m->journal.uri, a);
+    out->journal.name = arena_printf(a, "lockstep.%s.back", m->name);
+    for (size_t i = 0; i < m->schemas.n; i++)
+        pairs[i] = (struct schema_pair){.from = m->schemas.v[i].to, .to = m->schemas.v[i].from};
+    out->schemas.v = pairs;
+}

@@ -53,6 +53,10 @@ int migration_open_target(const struct migration *m, enum db_use use, struct db 
 const char *migration_schema_there(const struct migration *m, const char *schema);
 /* "forward" or "back": names the stream's facts. */
 const char *migration_stream(const struct migration *m);
+/* The way back of m: source and target exchanged, a journal of its own beside m's, the schemas'
+ * names turned round. Its facts live on its target, so under the same names. Texts live in the
+ * arena. */
+void migration_mirror(const struct migration *m, struct arena *a, struct migration *out);
 /* Same engine, no rule that transforms: bytes pass undecoded. */
 bool migration_is_native(const struct migration *m);
 

@@ -15,7 +15,9 @@
  * durable `closed`, which is written behind the closing side's seal.
  *
  * Everything speaks of the closing and the opening side, never of source and target, so that the
- * way back is the same table on the mirrored road.
+ * way back is the same table on the mirrored road. Each direction has a row of its own, on the side
+ * that it opens; a coordinator takes both, so that the directions cannot be gone at once, and of
+ * two rows that say `switched` the one of the higher epoch tells which side lives (row.c).
  *
  * For tests only: the environment variable LOCKSTEP_TEST_KILL="settled:before" ends the process
  * with SIGKILL when the intent for that state is recorded and its step is about to begin; ":after"
@@ -79,7 +81,10 @@ const struct cutover_row *cutover_row_from(enum cutover_state s);
 bool cutover_pair_is_legal(enum cutover_state from, enum cutover_state to);
 
 struct cutover_request {
-    const struct migration *m;
+    const struct migration *m; /* as configured, for both directions */
+    bool back;                 /* the road of the way back: `rollback` */
+    bool way_back; /* `prepared` also makes the way back of the road, or finds that it carries;
+                      false (simulation): there is none */
     int max_pause_ms;
     int lease_ms;          /* of the fence */
     const char *on_switch; /* shell command, or NULL */
@@ -106,6 +111,10 @@ void cutover_close(struct cutover *c);
 
 /* Steps to the end. *record may be NULL, else it receives cutover_record(), also with -1. */
 int cutover_run(const struct cutover_request *r, json_t **record, struct err *e);
+
+/* Has the switch in this direction been made, so that cutover_run would change nothing? ERR_REFUSED
+ * as cutover_run. Changes nothing. */
+int cutover_is_over(const struct cutover_request *r, bool *over, struct err *e);
 
 /* The road from here, one line a call: each row, what undoes it, and how its guards stand now.
  * Changes nothing. *ready: cutover_run would begin. */

@@ -77,6 +77,7 @@ static int open_side(const struct cutover *c, const struct endpoint *end, struct
     struct db_options o = {.uri = end->uri,
                            .migration = c->r->m->name,
                            .use = DB_CONTROL,
+                           .fence = &c->r->m->fence,
                            .timeout_ms = c->r->max_pause_ms > TIMEOUT_MIN_MS ? c->r->max_pause_ms
                                                                              : TIMEOUT_MIN_MS};
 
@@ -102,7 +103,18 @@ void disconnect_sides(struct cutover *c)
     }
 }
 
+static const char *verb(const struct cutover *c)
+{
+    return c->r->back ? "rollback" : "cutover";
+}
+
 /* ---- begin ---- */
+
+/* Both directions' rows, and which of them holds. */
+static int load_rows(struct cutover *c, struct err *e)
+{
+    return state_load(c, e) < 0 || other_load(c, e) < 0 || other_resolve(c, e) < 0 ? -1 : 0;
+}
 
 static int need_migration(struct cutover *c, struct err *e)
 {
@@ -116,6 +128,10 @@ static int need_migration(struct cutover *c, struct err *e)
     json_decref(self);
     if (self)
         return 0;
+    if (c->r->back) {
+        err_set(e, ERR_REFUSED, "there is no way back: the source knows of none");
+        return err_hint(e, "lockstep cutover makes one before it closes the source");
+    }
     err_set(e, ERR_REFUSED,
             "the target knows nothing of this migration: it has not begun, or is "
             "finished");
@@ -142,11 +158,11 @@ static int take_lease(struct cutover *c, struct err *e)
         if (lease_release(c->opening, "cutover", holder, e) < 0)
             return -1;
     }
-    err_set(e, ERR_REFUSED, "%s conducts this cutover", holder);
+    err_set(e, ERR_REFUSED, "%s conducts this %s", holder, verb(c));
     return err_hint(e,
                     "wait for it; if that process is dead, its lease ends within %d s and the "
-                    "next lockstep cutover takes over",
-                    OWN_LEASE_MS / 1000);
+                    "next lockstep %s takes over",
+                    OWN_LEASE_MS / 1000, verb(c));
 }
 
 static bool is_over(const struct cutover *c)
@@ -183,7 +199,7 @@ static int recover(struct cutover *c, struct err *e)
 static int take_row(struct cutover *c, struct err *e)
 {
     for (int tries = 0; state_take(c, e) < 0; tries++) {
-        if (e->class != ERR_FENCED || tries == TAKE_TRIES || state_load(c, e) < 0)
+        if (e->class != ERR_FENCED || tries == TAKE_TRIES || load_rows(c, e) < 0)
             return -1;
         err_clear(e);
     }
@@ -197,16 +213,18 @@ static int begin(struct cutover *c, struct err *e)
     if (open_side(c, &c->road.opening, &c->opening, e) < 0 || need_migration(c, e) < 0 ||
         state_load(c, e) < 0)
         return -1;
-    c->begun = true;
-    if (is_over(c))
-        return 0;
-    if (take_lease(c, e) < 0 || state_load(c, e) < 0)
-        return -1;
     if (open_side(c, &c->road.closing, &c->closing, &closing_error) < 0 &&
         c->state < CUTOVER_CLOSED) {
         *e = closing_error;
         return -1;
     }
+    if (load_rows(c, e) < 0)
+        return -1;
+    c->begun = true;
+    if (is_over(c))
+        return 0;
+    if (take_lease(c, e) < 0 || load_rows(c, e) < 0)
+        return -1;
     if (c->state < CUTOVER_CLOSED) {
         /* A refusal changes nothing: what must hold for the first step is asked before that. */
         note(c, "steps", json_array());
@@ -304,15 +322,17 @@ static int after_undo(struct cutover *c, int64_t held, const struct err *undo, s
     snprintf(hint, sizeof(hint), "%s", e->hint);
     if (undo->class != ERR_NONE) {
         err_set(e, ERR_FATAL, "%.600s; and it could not be undone: %.600s", why.msg, undo->msg);
-        return err_hint(e, "lockstep cutover again undoes it first; a fence that is not sealed "
-                           "lapses by itself");
+        return err_hint(e,
+                        "lockstep %s again undoes it first; a fence that is not sealed "
+                        "lapses by itself",
+                        verb(c));
     }
     if (!c->flipped)
-        return err_wrap(e, "cutover not begun");
+        return err_wrap(e, "%s not begun", verb(c));
     if (e->class != ERR_STOPPED)
         e->class = ERR_FATAL;
-    err_wrap(e, "cutover undone, writes were held for %lld ms", (long long)held);
-    return hint[0] ? -1 : err_hint(e, "lockstep cutover again");
+    err_wrap(e, "%s undone, writes were held for %lld ms", verb(c), (long long)held);
+    return hint[0] ? -1 : err_hint(e, "lockstep %s again", verb(c));
 }
 
 /* Both sides are shut: as long as there is hope, the road is tried again from where the row says.
@@ -356,8 +376,9 @@ static int fail(struct cutover *c, struct err *e)
         if (forward_again(c, e) == 0)
             return 0;
         if (e->hint[0] == '\0')
-            err_hint(e, "lockstep cutover again: it goes on from %s", cutover_state_name(c->state));
-        return err_wrap(e, "cutover %s, on its way to %s", cutover_state_name(c->state),
+            err_hint(e, "lockstep %s again: it goes on from %s", verb(c),
+                     cutover_state_name(c->state));
+        return err_wrap(e, "%s %s, on its way to %s", verb(c), cutover_state_name(c->state),
                         cutover_state_name(c->row->to));
     }
     /* A guard refused before the first step, or between prepared and fenced. */
@@ -372,8 +393,9 @@ static int fail(struct cutover *c, struct err *e)
         c->row = NULL;
         return 0;
     case UNDO_UNKNOWN:
-        err_wrap(e, "whether the cutover is closed is not known, so both sides stay shut");
-        return err_hint(e, "lockstep cutover again as soon as the target can be reached");
+        err_wrap(e, "whether the %s is closed is not known, so both sides stay shut", verb(c));
+        return err_hint(e, "lockstep %s again as soon as the side that opens can be reached",
+                        verb(c));
     case UNDO_BACK:
         break;
     }
@@ -416,6 +438,7 @@ static int enter(struct cutover *c, struct err *e)
     c->row = row;
     c->entered = false;
     c->stage = 0;
+    c->turn_stage = 0;
     c->began_ms = mono_ms();
     if (checks_demand(c, row->guard, e) < 0 ||
         state_set(c, c->state, cutover_state_name(row->to), e) < 0)
@@ -468,8 +491,10 @@ static int at_end(struct cutover *c, struct err *e)
         return 1;
     err_set(e, ERR_FATAL, "switched and open, but the on_switch hook failed: %s",
             fact_text(c->body, "hook"));
-    return err_hint(e, "move the traffic by hand, or lockstep cutover again, which runs the hook "
-                       "again");
+    return err_hint(e,
+                    "move the traffic by hand, or lockstep %s again, which runs the hook "
+                    "again",
+                    verb(c));
 }
 
 int cutover_step(struct cutover *c, struct err *e)
@@ -498,10 +523,14 @@ struct cutover *cutover_open(const struct cutover_request *r)
 
     invariant(c != NULL);
     c->r = r;
-    c->road = (struct road){.direction = "forward",
+    migration_mirror(r->m, &c->arena, &c->mirror);
+    c->m = r->back ? &c->mirror : r->m;
+    c->turn = r->back ? r->m : &c->mirror;
+    /* Each direction's facts stand on its own target, its stream under the same name. */
+    c->road = (struct road){.direction = migration_stream(c->m),
                             .stream = "forward",
-                            .closing = r->m->source,
-                            .opening = r->m->target};
+                            .closing = c->m->source,
+                            .opening = c->m->target};
     c->body = json_object();
     return c;
 }
@@ -533,6 +562,21 @@ void cutover_close(struct cutover *c)
     state_clear(c);
     arena_release(&c->arena);
     free(c);
+}
+
+int cutover_is_over(const struct cutover_request *r, bool *over, struct err *e)
+{
+    struct cutover *c = cutover_open(r);
+    struct err ignored = {0};
+    int rc = -1;
+
+    if (open_side(c, &c->road.opening, &c->opening, e) == 0 && need_migration(c, e) == 0) {
+        open_side(c, &c->road.closing, &c->closing, &ignored);
+        rc = load_rows(c, e);
+    }
+    *over = rc == 0 && is_over(c);
+    cutover_close(c);
+    return rc;
 }
 
 int cutover_run(const struct cutover_request *r, json_t **record, struct err *e)

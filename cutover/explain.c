@@ -47,6 +47,11 @@ int cutover_explain(const struct cutover_request *r, bool *ready, struct err *e)
     *ready = true;
     if (connect_sides(c, e) < 0 || c->opening->engine->control_exists(c->opening, &exists, e) < 0)
         goto out;
+    if (!exists && r->back) {
+        err_set(e, ERR_REFUSED, "there is no way back: the source knows of none");
+        err_hint(e, "lockstep cutover makes one before it closes the source");
+        goto out;
+    }
     if (!exists) {
         err_set(e, ERR_REFUSED,
                 "the target knows nothing of this migration: it has not begun, or "
@@ -54,7 +59,7 @@ int cutover_explain(const struct cutover_request *r, bool *ready, struct err *e)
         err_hint(e, "lockstep run begins it");
         goto out;
     }
-    if (state_load(c, e) < 0)
+    if (state_load(c, e) < 0 || other_load(c, e) < 0 || other_resolve(c, e) < 0)
         goto out;
     say(c, "state: %s", cutover_state_name(c->state));
     for (size_t i = 0; i < cutover_row_count; i++) {

@@ -14,7 +14,7 @@
 
 #define HOOK_MAX_MS 60000
 #define HOOK_POLL_MS 5
-#define HOOK_FACTS 8
+#define HOOK_FACTS 10
 
 extern char **environ;
 
@@ -23,6 +23,8 @@ static char **facts_env(struct cutover *c)
 {
     size_t n = 0;
     size_t k = 0;
+    const char *source = c->r->source ? c->r->source : "";
+    const char *target = c->r->target ? c->r->target : "";
     const char *position = fact_text(c->body, "position");
     char **env;
 
@@ -32,8 +34,10 @@ static char **facts_env(struct cutover *c)
     /* First, since the first of two equal names counts. */
     env[k++] = arena_printf(&c->arena, "LOCKSTEP_MIGRATION=%s", c->r->m->name);
     env[k++] = arena_printf(&c->arena, "LOCKSTEP_DIRECTION=%s", c->road.direction);
-    env[k++] = arena_printf(&c->arena, "LOCKSTEP_SOURCE=%s", c->r->source ? c->r->source : "");
-    env[k++] = arena_printf(&c->arena, "LOCKSTEP_TARGET=%s", c->r->target ? c->r->target : "");
+    env[k++] = arena_printf(&c->arena, "LOCKSTEP_SOURCE=%s", source);
+    env[k++] = arena_printf(&c->arena, "LOCKSTEP_TARGET=%s", target);
+    env[k++] = arena_printf(&c->arena, "LOCKSTEP_FROM=%s", c->r->back ? target : source);
+    env[k++] = arena_printf(&c->arena, "LOCKSTEP_TO=%s", c->r->back ? source : target);
     env[k++] = arena_printf(&c->arena, "LOCKSTEP_POSITION=%s", position ? position : "");
     env[k++] = arena_printf(&c->arena, "LOCKSTEP_EPOCH=%u", c->epoch);
     env[k++] = arena_printf(&c->arena, "LOCKSTEP_PAUSE_MS=%lld",

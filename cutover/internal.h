@@ -5,6 +5,8 @@
 #include "control/plan.h"
 #include "cutover/cutover.h"
 
+#include "control/way.h"
+
 #include <pthread.h>
 #include <stdarg.h>
 
@@ -14,6 +16,15 @@ struct road {
     const char *stream;    /* whose checkpoint says how far apply is */
     struct endpoint closing;
     struct endpoint opening;
+};
+
+/* The other direction's row, on the closing side. */
+struct other_row {
+    bool known; /* it could be read (also: there is none) */
+    int64_t version;
+    enum cutover_state state;
+    uint32_t epoch;
+    json_t *body; /* NULL: there is none */
 };
 
 struct marker {
@@ -41,6 +52,9 @@ struct renewer {
 struct cutover {
     const struct cutover_request *r;
     struct road road;
+    struct migration mirror;
+    const struct migration *m;    /* of the road */
+    const struct migration *turn; /* of the way back from its end: the other direction */
     struct db *closing;
     struct db *opening;
     struct arena arena;
@@ -54,12 +68,16 @@ struct cutover {
     json_t *body;
     uint32_t epoch;
     char token[TOKEN_MAX];
+    struct other_row other;
 
     /* the step at hand */
     const struct cutover_row *row; /* NULL: none is begun */
     bool entered;                  /* its intent is recorded */
     bool prepared;                 /* by us */
     int stage;                     /* where a step with several parts stands */
+    int turn_stage;                /* the same of turn_prepare */
+    int64_t turn_ms;
+    struct marker turn_marker;
     int64_t stage_ms;
     int64_t began_ms;
     struct marker marker;
@@ -77,7 +95,8 @@ struct cutover {
 
 /* Reads the row; a missing one is `none`. */
 int state_load(struct cutover *c, struct err *e);
-/* Makes the row ours under a new epoch; the state stays. */
+/* Makes both rows ours under a new epoch; the states stay. ERR_FENCED: one has moved since it was
+ * read. */
 int state_take(struct cutover *c, struct err *e);
 /* state (by a legal pair) and going (the state aimed at, "undo", or NULL). ERR_FENCED: another
  * coordinator took over. ERR_RETRY, ERR_UNKNOWN: the outcome is not known. */
@@ -90,6 +109,27 @@ int state_hold(struct cutover *c, struct err *e);
 /* What the row says that is being done: a state's name, "undo", or NULL. */
 const char *state_going(const struct cutover *c);
 void state_clear(struct cutover *c);
+
+/* ---- other.c: the other direction ---- */
+
+/* Reads its row from the closing side, if that can be reached. */
+int other_load(struct cutover *c, struct err *e);
+/* Which direction holds? A `switched` that the other direction has passed since is `none`.
+ * ERR_REFUSED: the other direction is under way, or there is nothing to roll back. */
+int other_resolve(struct cutover *c, struct err *e);
+/* Writes its row anew as it is, so that whoever conducts it cannot move it any more. */
+int other_take(struct cutover *c, struct err *e);
+/* We are switched: it is not any more. Best effort, the epochs tell it too. */
+void other_reset(struct cutover *c);
+/* The opening side has been closed by a switch: it is never opened but by another one. */
+bool other_closed_it(const struct cutover *c);
+
+/* ---- turn.c: the way back from the end of the road ---- */
+
+/* 1: it carries (or there is none to be had, and that is said); 0: not yet; -1. */
+int turn_prepare(struct cutover *c, struct err *e);
+/* Takes it away again. */
+int turn_forget(struct cutover *c, struct err *e);
 
 /* ---- checks.c ---- */
 
@@ -118,6 +158,12 @@ int step_switch(struct cutover *c, struct err *e);
 int undo_prepare(struct cutover *c, struct err *e);
 int undo_fence(struct cutover *c, struct err *e);
 int undo_nothing(struct cutover *c, struct err *e);
+/* A marker in the log of `db`. */
+int marker_set(struct cutover *c, struct db *db, const char *suffix, struct marker *m,
+               struct err *e);
+/* 1: the apply whose checkpoint stands on `db` is past the marker; 0: not yet. */
+int marker_reached(struct cutover *c, struct db *db, const struct marker *m, struct checkpoint *at,
+                   struct err *e);
 
 /* ---- sequences.c ---- */
 

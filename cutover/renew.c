@@ -24,6 +24,7 @@ static int open_side(const struct cutover *c, const struct endpoint *end, struct
     struct db_options o = {.uri = end->uri,
                            .migration = c->r->m->name,
                            .use = DB_CONTROL,
+                           .fence = &c->r->m->fence,
                            .timeout_ms = third < CONNECTION_MS ? third : CONNECTION_MS};
 
     if (*out)

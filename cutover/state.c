@@ -59,7 +59,8 @@ static int write_row(struct cutover *c, enum cutover_state state, const char *go
     return 0;
 }
 
-/* An epoch above the row's and above both fences', whatever they have seen before. */
+/* An epoch above both rows' and above both fences', whatever they have seen before. The forward row
+ * is taken first, by either direction. */
 int state_take(struct cutover *c, struct err *e)
 {
     struct fence_state fence = {0};
@@ -67,6 +68,8 @@ int state_take(struct cutover *c, struct err *e)
     uint32_t epoch = (uint32_t)fact_int(c->body, "epoch", 0);
     char going[20];
 
+    if (c->other.epoch > epoch)
+        epoch = c->other.epoch;
     for (int i = 0; i < 2; i++) {
         if (!sides[i])
             continue;
@@ -78,7 +81,11 @@ int state_take(struct cutover *c, struct err *e)
     c->epoch = epoch + 1;
     name_token(c);
     snprintf(going, sizeof(going), "%s", state_going(c) ? state_going(c) : "");
-    return write_row(c, c->state, going[0] ? going : NULL, e);
+    if (c->r->back && other_take(c, e) < 0)
+        return -1;
+    if (write_row(c, c->state, going[0] ? going : NULL, e) < 0)
+        return -1;
+    return c->r->back ? 0 : other_take(c, e);
 }
 
 int state_set(struct cutover *c, enum cutover_state state, const char *going, struct err *e)
@@ -105,4 +112,6 @@ void state_clear(struct cutover *c)
 {
     json_decref(c->body);
     c->body = NULL;
+    json_decref(c->other.body);
+    c->other.body = NULL;
 }

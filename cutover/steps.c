@@ -17,11 +17,9 @@
 
 /* ---- markers ---- */
 
-static int marker_set(struct cutover *c, const char *suffix, struct err *e)
+int marker_set(struct cutover *c, struct db *db, const char *suffix, struct marker *m,
+               struct err *e)
 {
-    struct db *db = c->closing;
-    struct marker *m = &c->marker;
-
     snprintf(m->token, sizeof(m->token), "%.30s.%.8s", c->token, suffix);
     /* The frontier is read behind the marker, so who has passed it has passed the marker, also
      * when another marker has taken its place in the checkpoint. */
@@ -31,18 +29,31 @@ static int marker_set(struct cutover *c, const char *suffix, struct err *e)
     return 0;
 }
 
+int marker_reached(struct cutover *c, struct db *db, const struct marker *m, struct checkpoint *at,
+                   struct err *e)
+{
+    int found = checkpoint_load(db, c->road.stream, at, e);
+
+    if (found <= 0)
+        return found;
+    return strcmp(at->marker, m->token) == 0 || position_cmp(at->next, m->beyond) >= 0;
+}
+
+static int mark_closing(struct cutover *c, const char *suffix, struct err *e)
+{
+    return marker_set(c, c->closing, suffix, &c->marker, e);
+}
+
 /* 1: apply is past the marker, and what it wrote is durable; 0: not yet. The same connection asks
  * and syncs: had the server crashed in between, the second call would fail. */
 static int marker_passed(struct cutover *c, struct err *e)
 {
     struct checkpoint at;
     char text[80];
-    int found = checkpoint_load(c->opening, c->road.stream, &at, e);
+    int rc = marker_reached(c, c->opening, &c->marker, &at, e);
 
-    if (found <= 0)
-        return found;
-    if (strcmp(at.marker, c->marker.token) != 0 && position_cmp(at.next, c->marker.beyond) < 0)
-        return 0;
+    if (rc <= 0)
+        return rc;
     if (c->opening->engine->sync(c->opening, e) < 0)
         return -1;
     c->road.closing.engine->position_text(at.next, text, sizeof(text));
@@ -88,7 +99,7 @@ static int await_probe(struct cutover *c, struct err *e)
     if (took <= c->r->max_pause_ms)
         return 0;
     if (++c->probes < PROBES) {
-        c->stage = 1;
+        c->stage = 2;
         return 0;
     }
     err_set(e, ERR_REFUSED,
@@ -102,6 +113,7 @@ static int await_probe(struct cutover *c, struct err *e)
 int step_prepare(struct cutover *c, struct err *e)
 {
     char suffix[20];
+    int rc;
 
     switch (c->stage) {
     case 0:
@@ -111,11 +123,16 @@ int step_prepare(struct cutover *c, struct err *e)
         c->stage = 1;
         return 0;
     case 1:
+        rc = turn_prepare(c, e);
+        if (rc > 0)
+            c->stage = 2;
+        return rc < 0 ? -1 : 0;
+    case 2:
         snprintf(suffix, sizeof(suffix), "p%d", c->probes);
         c->stage_ms = mono_ms();
-        if (marker_set(c, suffix, e) < 0)
+        if (mark_closing(c, suffix, e) < 0)
             return -1;
-        c->stage = 2;
+        c->stage = 3;
         return 0;
     default:
         return await_probe(c, e);
@@ -153,7 +170,7 @@ int step_fence(struct cutover *c, struct err *e)
     if (db->engine->fence_flip(db, c->token, c->epoch, c->r->lease_ms, e) < 0)
         return -1;
     renewer_fence(c);
-    if (wait_for_writers(c, "writers_1", e) < 0 || marker_set(c, "1", e) < 0)
+    if (wait_for_writers(c, "writers_1", e) < 0 || mark_closing(c, "1", e) < 0)
         return -1;
     return 1;
 }
@@ -182,7 +199,7 @@ static int seal(struct cutover *c, struct err *e)
     test_point("closed", "sealed");
     if (wait_for_writers(c, "writers_2", e) < 0)
         return -1;
-    return marker_set(c, "2", e);
+    return mark_closing(c, "2", e);
 }
 
 int step_close(struct cutover *c, struct err *e)
@@ -260,6 +277,7 @@ int step_switch(struct cutover *c, struct err *e)
         return -1;
     note(c, "hook", json_string(failed[0] ? failed : c->r->on_switch ? "done" : "none"));
     note(c, "hook_failed", json_boolean(failed[0]));
+    other_reset(c);
     return 1;
 }
 
@@ -288,8 +306,14 @@ static int reclaim(struct cutover *c, struct db *db, struct err *e)
     return db->engine->fence_lift(db, c->token, e);
 }
 
+/* A side that a switch has closed stays closed: applications live on the other one. What was open
+ * before is open again, and nothing carries what is written there to the side that lives. */
 int undo_prepare(struct cutover *c, struct err *e)
 {
+    if (other_closed_it(c))
+        return 0;
+    if (turn_forget(c, e) < 0)
+        return -1;
     return reclaim(c, c->opening, e);
 }
 

@@ -33,8 +33,10 @@ const struct cutover_row cutover_rows[] = {
      .step = step_prepare,
      .undo = undo_prepare,
      .does = "arm the fences of both sides, seal the side that opens, copy the sequences ahead, "
-             "time a marker from one side to the other",
-     .undoes = "lift the opening side's seal",
+             "position the way back on it and see that it carries, time a marker from one side to "
+             "the other",
+     .undoes = "take the way back away, lift the opening side's seal (a side that a switch has "
+               "closed keeps both)",
      .why = "everything slow is done while the applications still write"},
     {.from = CUTOVER_PREPARED,
      .to = CUTOVER_FENCED,

@@ -145,22 +145,43 @@ int leases_take(struct leases *l, struct db *target, struct err *e)
     return leases_renew(l, target, e);
 }
 
-/* 1 ours, 0 another's, -1. */
-static int renew_conductor(struct leases *l, struct db *target, int64_t until, struct err *e)
+/* Without waiting, but at once from a dead process: 1 ours, 0 another's, -1. */
+static int try_one(struct leases *l, struct db *target, const char *name, struct err *e)
 {
     char holder[HOLDER_MAX] = "";
-    int rc = lease_take(target, conductor, l->m->holder, l->m->lease_ms, e);
+    int rc = lease_take(target, name, l->m->holder, l->m->lease_ms, e);
 
-    if (rc == 0 && lease_held(target, conductor, holder, sizeof(holder), e) < 0)
+    if (rc == 0 && lease_held(target, name, holder, sizeof(holder), e) < 0)
         return -1;
     if (rc == 0 && holder[0] && holder_is_dead(holder)) {
-        if (lease_release(target, conductor, holder, e) < 0)
+        if (lease_release(target, name, holder, e) < 0)
             return -1;
-        rc = lease_take(target, conductor, l->m->holder, l->m->lease_ms, e);
+        rc = lease_take(target, name, l->m->holder, l->m->lease_ms, e);
     }
+    return rc;
+}
+
+static int renew_conductor(struct leases *l, struct db *target, int64_t until, struct err *e)
+{
+    int rc = try_one(l, target, conductor, e);
+
     if (rc >= 0)
         l->conductor_until = rc ? until : 0;
     return rc;
+}
+
+int leases_try(struct leases *l, struct db *target, struct err *e)
+{
+    for (size_t i = 0; i < l->n; i++) {
+        int rc = try_one(l, target, l->names[i], e);
+
+        if (rc == 0)
+            leases_release(l, target);
+        if (rc <= 0)
+            return rc;
+        l->taken[i] = true;
+    }
+    return leases_renew(l, target, e) < 0 ? -1 : 1;
 }
 
 int leases_renew(struct leases *l, struct db *target, struct err *e)

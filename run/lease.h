@@ -19,6 +19,8 @@ void leases_init(struct leases *l, const struct migration *m, unsigned stages);
 /* Takes all, waiting for those of processes that vanished. ERR_REFUSED: a living process has one;
  * but the conductor's may be another's: renewing asks for it again each time. */
 int leases_take(struct leases *l, struct db *target, struct err *e);
+/* The same without waiting: 1 all are ours; 0 a living process has one, and none is kept; -1. */
+int leases_try(struct leases *l, struct db *target, struct err *e);
 /* ERR_FENCED: another process took one over. */
 int leases_renew(struct leases *l, struct db *target, struct err *e);
 void leases_release(struct leases *l, struct db *target);

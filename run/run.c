@@ -9,12 +9,15 @@
  * mended the same way: while it cannot renew, the leases run out by our clock and the leased stages
  * stand still; a successor may then take over, which the next renewal finds out (ERR_FENCED).
  *
+ * Beside them stand the stages of the way back, if a coordinator has made one (run/back.c).
+ *
  * A stage that hangs in a call must not keep the process from ending: threads are joined with a
  * deadline, and one that misses it is named and left behind, with what it holds. */
 #include "run/run.h"
 
 #include "core/log.h"
 #include "core/run.h"
+#include "run/back.h"
 #include "run/house.h"
 #include "run/lease.h"
 #include "run/stage.h"
@@ -34,6 +37,7 @@ struct supervisor {
     struct stage stages[STAGES_MAX];
     size_t n;
     struct leases leases;
+    struct back back;
     struct house house; /* the supervisor's view of the facts */
     struct db *target;
     int64_t ends_at; /* mono_ms; 0: no limit */
@@ -81,6 +85,7 @@ static bool stop_all(struct supervisor *s)
     bool all = true;
 
     atomic_store(&s->shared.quit, true);
+    back_quit(&s->back);
     for (size_t i = 0; i < s->n; i++) {
         if (!stage_join(&s->stages[i], deadline)) {
             log_event(LOG_ERROR, "run", "hangs", "stage=%s number=%d: did not end within %d s",
@@ -88,7 +93,7 @@ static bool stop_all(struct supervisor *s)
             all = false;
         }
     }
-    return all;
+    return back_stop(&s->back, deadline) && all;
 }
 
 /* -1 with the error of a stage that is over. */
@@ -208,7 +213,7 @@ static int tick(struct supervisor *s, struct err *e)
         s->end = RUN_ENDED_QUIT;
         return 0;
     }
-    if (check_stages(s, e) < 0)
+    if (check_stages(s, e) < 0 || back_check(&s->back, e) < 0)
         return -1;
     if (!s->target && mono_ms() < s->next_connect)
         return 0;
@@ -251,7 +256,7 @@ int run_stages(const struct run_request *r, enum run_end *end, struct err *e)
     if (leases_take(&s.leases, s.target, e) < 0)
         goto out;
     publish_leases(&s);
-    if (start_all(&s, e) == 0)
+    if (start_all(&s, e) == 0 && back_start(&s.back, r->m, r->stages, e) == 0)
         rc = supervise(&s, e);
     /* The leases of stages that still hang are left to run out. */
     if (stop_all(&s) && s.target) {

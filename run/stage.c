@@ -304,13 +304,11 @@ int stage_start(struct stage *s, const struct stage_ops *ops, struct stage_share
     return 0;
 }
 
-bool stage_join(struct stage *s, int64_t deadline)
+bool thread_join(pthread_t thread, int64_t deadline)
 {
     int64_t left = deadline - mono_ms();
     struct timespec until;
 
-    if (!s->started || s->joined)
-        return true;
     clock_gettime(CLOCK_REALTIME, &until);
     left = left > 0 ? left : 0;
     until.tv_sec += left / 1000;
@@ -319,6 +317,12 @@ bool stage_join(struct stage *s, int64_t deadline)
         until.tv_sec++;
         until.tv_nsec -= 1000000000;
     }
-    s->joined = pthread_timedjoin_np(s->thread, NULL, &until) == 0;
-    return s->joined;
+    return pthread_timedjoin_np(thread, NULL, &until) == 0;
+}
+
+bool stage_join(struct stage *s, int64_t deadline)
+{
+    if (s->started && !s->joined)
+        s->joined = thread_join(s->thread, deadline);
+    return !s->started || s->joined;
 }

@@ -61,6 +61,8 @@ struct stage {
 
 int stage_start(struct stage *s, const struct stage_ops *ops, struct stage_shared *shared,
                 int number, struct err *e);
+/* Waits until deadline (mono_ms) for a thread to end. */
+bool thread_join(pthread_t thread, int64_t deadline);
 /* Waits until deadline (mono_ms) for the thread to end. False: it did not; it still uses s. */
 bool stage_join(struct stage *s, int64_t deadline);
 /* Bytes copied so far. */

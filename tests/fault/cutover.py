@@ -233,8 +233,12 @@ class Cutover:
             self.lockstep.env.pop("LOCKSTEP_TEST_KILL", None)
 
     def state(self):
-        rows = self.target.query("SELECT body->>'state' FROM lockstep.fact WHERE kind = 'cutover'",
-                                 "shop")
+        return self.state_on(self.target)
+
+    @staticmethod
+    def state_on(server):
+        rows = server.query("SELECT body->>'state' FROM lockstep.fact WHERE kind = 'cutover'",
+                            "shop")
         return rows[0][0] if rows else None
 
     def must(self, what, got, *wanted):
@@ -515,4 +519,5 @@ def main(cleanup):
     return 0
 
 
-guarded(main)
+if __name__ == "__main__":
+    guarded(main)

@@ -1,0 +1,204 @@
+/* The way back from the end of a road: reverse replication, positioned on the opening side while
+ * that is sealed and before anybody writes there, and seen to carry before anybody is refused a
+ * write.
+ *
+ * A normal course, on the first cutover: control on the closing side; intent; publication and slot
+ * on the opening side; the facts by which capture and apply go, in one transaction. The running
+ * process sees them and starts the stages of the way back. A marker on the opening side must come
+ * out at the checkpoint on the closing side. On every later switch, of either direction, it is
+ * there already: the road that was gone before.
+ *
+ * Where the servers do not allow one (no logical log on the target, a right that is missing), the
+ * cutover goes on without, and says so: `check` has warned of it. */
+#include "cutover/internal.h"
+#include "core/run.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* The stages of a process that was killed leave leases behind. */
+#define CARRY_MS 30000
+#define LEAVE_MS 15000
+#define LEAVE_POLL_MS 50
+
+static struct db_options stream_options(const struct cutover *c)
+{
+    return (struct db_options){.uri = c->turn->source.uri,
+                               .migration = c->turn->name,
+                               .use = DB_CONTROL,
+                               .back = c->turn->back,
+                               .fence = &c->turn->fence};
+}
+
+/* ---- making it ---- */
+
+/* May apply write there at all? Asked before anything is made. */
+static int try_apply(struct cutover *c, struct err *e)
+{
+    struct db *db = NULL;
+
+    if (migration_open_target(c->turn, DB_APPLY, &db, e) < 0)
+        return -1;
+    db->engine->close(db);
+    return 0;
+}
+
+static int install(struct cutover *c, struct err *e)
+{
+    struct server_identity from;
+    struct server_identity to;
+    struct db *db = c->closing;
+
+    if (c->opening->engine->identify(c->opening, &from, e) < 0 ||
+        db->engine->identify(db, &to, e) < 0)
+        return -1;
+    if (db->engine->control_install(db, SIDE_TARGET, e) < 0)
+        return -1;
+    return migration_register(db, &from, &to, e);
+}
+
+static int record(struct cutover *c, const struct table_list *tables,
+                  const struct stream_fact *seen, const struct stream_origin *origin, struct err *e)
+{
+    struct db *db = c->closing;
+
+    if (db->engine->begin(db, e) < 0)
+        return -1;
+    if (way_store(db, tables, seen, origin, e) == 0)
+        return db->engine->commit(db, e);
+    db->engine->rollback(db, NULL);
+    return -1;
+}
+
+static int make(struct cutover *c, struct stream_fact *seen, struct err *e)
+{
+    struct db_options options = stream_options(c);
+    struct stream_origin origin = {0};
+    struct table_list tables;
+    bool retry = seen->state == STREAM_CREATING;
+    int rc;
+
+    if (way_shapes(c->opening, &c->tables, &c->arena, &tables, e) < 0 || try_apply(c, e) < 0 ||
+        install(c, e) < 0)
+        return -1;
+    /* An earlier way back that was taken away may have left its journal. */
+    if (journal_remove(&c->turn->journal, e) < 0 || stream_fact_creating(c->closing, seen, e) < 0)
+        return -1;
+    rc = c->opening->engine->stream_create(&options, &tables, retry, &c->arena, &origin, e);
+    if (rc == 0)
+        rc = record(c, &tables, seen, &origin, e);
+    if (origin.holder)
+        origin.holder->engine->close(origin.holder);
+    return rc;
+}
+
+static int load_stream(struct cutover *c, struct stream_fact *out, struct err *e)
+{
+    bool exists;
+
+    memset(out, 0, sizeof(*out));
+    if (c->closing->engine->control_exists(c->closing, &exists, e) < 0)
+        return -1;
+    return exists ? stream_fact_load(c->closing, &c->arena, out, e) : 0;
+}
+
+/* 1: there is one; 0: there is none to be had; -1. */
+static int have(struct cutover *c, struct err *e)
+{
+    struct stream_fact seen;
+
+    if (load_stream(c, &seen, e) < 0)
+        return -1;
+    if (seen.state == STREAM_CREATED || make(c, &seen, e) == 0) {
+        note(c, "way_back", json_true());
+        return 1;
+    }
+    if (e->class != ERR_REFUSED || c->r->back)
+        return err_wrap(e, "making the way back");
+    note(c, "way_back", json_false());
+    note(c, "way_back_refused", json_string(e->msg));
+    say(c, "without a way back: %s%s%s", e->msg, e->hint[0] ? "; " : "", e->hint);
+    err_clear(e);
+    return turn_forget(c, e) < 0 ? -1 : 0;
+}
+
+/* ---- does it carry? ---- */
+
+static int await(struct cutover *c, struct err *e)
+{
+    struct checkpoint at;
+    int rc = marker_reached(c, c->closing, &c->turn_marker, &at, e);
+
+    if (rc > 0)
+        note(c, "way_back_ms", json_integer(mono_ms() - c->turn_ms));
+    if (rc != 0 || mono_ms() - c->turn_ms <= CARRY_MS)
+        return rc;
+    err_set(e, ERR_REFUSED, "the way back does not carry: no marker came through within %d s",
+            CARRY_MS / 1000);
+    return err_hint(e, "its capture and apply are part of lockstep run; lockstep status tells what "
+                       "they lack");
+}
+
+int turn_prepare(struct cutover *c, struct err *e)
+{
+    int rc;
+
+    if (!c->r->way_back)
+        return 1;
+    if (c->turn_stage == 0) {
+        rc = have(c, e);
+        if (rc <= 0)
+            return rc < 0 ? -1 : 1;
+        c->turn_ms = mono_ms();
+        if (marker_set(c, c->opening, "back", &c->turn_marker, e) < 0)
+            return -1;
+        c->turn_stage = 1;
+    }
+    return await(c, e);
+}
+
+/* ---- taking it away ---- */
+
+/* The stages see that the stream is gone, and let go of it. One that hangs is not waited for: the
+ * slot is dropped under its feet. */
+static int await_stages(struct cutover *c, struct err *e)
+{
+    static const char *const names[] = {"capture", "apply"};
+    int64_t deadline = mono_ms() + LEAVE_MS;
+
+    for (size_t i = 0; i < 2;) {
+        int held = lease_held(c->closing, names[i], NULL, 0, e);
+
+        if (held < 0)
+            return -1;
+        if (held && mono_ms() < deadline)
+            nap_ms(LEAVE_POLL_MS);
+        else
+            i++;
+    }
+    return 0;
+}
+
+int turn_forget(struct cutover *c, struct err *e)
+{
+    struct db_options options = stream_options(c);
+    struct stream_fact seen;
+    struct db *db = c->closing;
+
+    if (!c->r->way_back)
+        return 0;
+    if (!db)
+        return err_set(e, ERR_RETRY, "no connection to the side that closes");
+    if (load_stream(c, &seen, e) < 0)
+        return -1;
+    if (seen.state == STREAM_NONE)
+        return 0;
+    if (stream_fact_creating(db, &seen, e) < 0 || await_stages(c, e) < 0 ||
+        c->turn->source.engine->stream_drop(&options, e) < 0 ||
+        journal_remove(&c->turn->journal, e) < 0 || db->engine->begin(db, e) < 0)
+        return err_wrap(e, "taking the way back away");
+    if (way_forget(db, e) == 0)
+        return db->engine->commit(db, e);
+    db->engine->rollback(db, NULL);
+    return -1;
+}

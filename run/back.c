@@ -1,0 +1,230 @@
+#include "run/back.h"
+
+#include "core/log.h"
+#include "core/run.h"
+#include "run/run.h"
+
+#include <string.h>
+
+#define TICK_MS 100
+#define LOOK_MS 500
+#define RECONNECT_MS 2000
+#define LEAVE_MS 12000
+
+static void disconnect(struct back *b)
+{
+    if (b->facts)
+        b->facts->engine->close(b->facts);
+    b->facts = NULL;
+}
+
+/* ---- starting and ending ---- */
+
+static int start_all(struct back *b, struct err *e)
+{
+    static const struct {
+        unsigned of;
+        const struct stage_ops *ops;
+    } table[BACK_STAGES] = {
+        {RUN_CAPTURE, &stage_capture}, {RUN_APPLY, &stage_apply}, {RUN_APPLY, &stage_janitor}};
+
+    atomic_store(&b->shared.quit, false);
+    for (size_t i = 0; i < BACK_STAGES; i++) {
+        if ((b->wanted & table[i].of) &&
+            stage_start(&b->stages[b->n++], table[i].ops, &b->shared, 0, e) < 0)
+            return -1;
+    }
+    log_event(LOG_INFO, "run", "way-back-begins", "stages=%zu", b->n);
+    return 0;
+}
+
+static void stop_stages(struct back *b)
+{
+    int64_t deadline = mono_ms() + LEAVE_MS;
+
+    atomic_store(&b->shared.quit, true);
+    for (size_t i = 0; i < b->n; i++) {
+        if (stage_join(&b->stages[i], deadline))
+            continue;
+        log_event(LOG_ERROR, "run", "hangs", "stage=%s of the way back: did not end in time",
+                  b->stages[i].ops->name);
+        b->hangs = true;
+    }
+    if (b->n && !b->hangs && b->facts)
+        leases_release(&b->leases, b->facts);
+    b->n = 0;
+}
+
+/* ---- tending ---- */
+
+/* 1: the stream of the way back is there. */
+static int is_wanted(struct back *b, struct err *e)
+{
+    struct arena a = ARENA_INIT;
+    struct stream_fact stream;
+    bool exists;
+    int rc = -1;
+
+    if (b->facts->engine->control_exists(b->facts, &exists, e) < 0)
+        return -1;
+    if (!exists)
+        return 0;
+    if (stream_fact_load(b->facts, &a, &stream, e) == 0)
+        rc = stream.state == STREAM_CREATED;
+    arena_release(&a);
+    return rc;
+}
+
+static int begin(struct back *b, struct err *e)
+{
+    int rc;
+
+    leases_init(&b->leases, &b->m, b->wanted);
+    rc = leases_try(&b->leases, b->facts, e);
+    if (rc <= 0)
+        return rc;
+    atomic_store(&b->shared.leased_until, b->leases.until);
+    b->next_renew = mono_ms() + b->m.lease_ms / 3;
+    return start_all(b, e);
+}
+
+static int renew(struct back *b, struct err *e)
+{
+    if (mono_ms() < b->next_renew)
+        return 0;
+    if (leases_renew(&b->leases, b->facts, e) < 0)
+        return -1;
+    atomic_store(&b->shared.leased_until, b->leases.until);
+    b->next_renew = mono_ms() + b->m.lease_ms / 3;
+    return 0;
+}
+
+static int look(struct back *b, struct err *e)
+{
+    int wanted;
+
+    if (!b->facts && migration_open_target(&b->m, DB_CONTROL, &b->facts, e) < 0)
+        return -1;
+    if (b->n && renew(b, e) < 0)
+        return -1;
+    if (mono_ms() < b->next_look)
+        return 0;
+    b->next_look = mono_ms() + LOOK_MS;
+    wanted = is_wanted(b, e);
+    if (wanted < 0)
+        return -1;
+    if (b->n && !wanted) {
+        log_event(LOG_INFO, "run", "way-back-ends", "its stream was taken away");
+        stop_stages(b);
+    }
+    return wanted && !b->n && !b->hangs ? begin(b, e) : 0;
+}
+
+static int check_stages(struct back *b, struct err *e)
+{
+    for (size_t i = 0; i < b->n; i++) {
+        struct err trouble;
+        int64_t since;
+
+        if (!stage_trouble(&b->stages[i], &trouble, &since))
+            continue;
+        *e = trouble;
+        return err_wrap(e, "%s of the way back", b->stages[i].ops->name);
+    }
+    return 0;
+}
+
+/* -1: over. */
+static int tend(struct back *b, struct err *e)
+{
+    if (check_stages(b, e) < 0)
+        return -1;
+    if (!b->facts && mono_ms() < b->next_connect)
+        return 0;
+    if (look(b, e) == 0) {
+        b->troubled = false;
+        return 0;
+    }
+    if (!b->troubled && e->class != ERR_STOPPED)
+        log_err(LOG_WARN, "run", "way-back-will-retry", e);
+    b->troubled = true;
+    /* Another process has taken the stages over: ours end, and may come back when it has gone. */
+    if (e->class == ERR_FENCED)
+        stop_stages(b);
+    b->next_connect = mono_ms() + RECONNECT_MS;
+    disconnect(b);
+    err_clear(e);
+    return 0;
+}
+
+/* ---- the thread ---- */
+
+static void *back_main(void *arg)
+{
+    struct back *b = arg;
+    struct err e = {0};
+
+    while (!atomic_load(&b->quit) && !stop_requested()) {
+        if (tend(b, &e) < 0)
+            break;
+        nap_ms(TICK_MS);
+    }
+    stop_stages(b);
+    disconnect(b);
+    pthread_mutex_lock(&b->lock);
+    b->error = e;
+    pthread_mutex_unlock(&b->lock);
+    return NULL;
+}
+
+int back_start(struct back *b, const struct migration *m, unsigned stages, struct err *e)
+{
+    int code;
+
+    memset(b, 0, sizeof(*b));
+    migration_mirror(m, &b->arena, &b->m);
+    b->wanted = stages & (RUN_CAPTURE | RUN_APPLY);
+    b->shared.m = &b->m;
+    pthread_mutex_init(&b->lock, NULL);
+    if (!b->wanted)
+        return 0;
+    code = pthread_create(&b->thread, NULL, back_main, b);
+    b->started = code == 0;
+    return code ? err_set(e, ERR_FATAL, "a thread for the way back cannot be made: %s",
+                          strerror(code))
+                : 0;
+}
+
+int back_check(struct back *b, struct err *e)
+{
+    struct err seen;
+
+    if (!b->started)
+        return 0;
+    pthread_mutex_lock(&b->lock);
+    seen = b->error;
+    pthread_mutex_unlock(&b->lock);
+    if (seen.class == ERR_NONE)
+        return 0;
+    *e = seen;
+    return -1;
+}
+
+void back_quit(struct back *b)
+{
+    atomic_store(&b->quit, true);
+    atomic_store(&b->shared.quit, true);
+}
+
+bool back_stop(struct back *b, int64_t deadline)
+{
+    back_quit(b);
+    if (b->started && !thread_join(b->thread, deadline)) {
+        log_event(LOG_ERROR, "run", "hangs", "the way back did not end in time");
+        return false;
+    }
+    b->started = false;
+    if (!b->hangs)
+        arena_release(&b->arena);
+    return !b->hangs;
+}

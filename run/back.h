@@ -1,0 +1,42 @@
+/* The stages of the way back, beside those of the road: they begin when a coordinator has made its
+ * stream, and end when it is taken away. Internal to run/. */
+#ifndef LOCKSTEP_RUN_BACK_H
+#define LOCKSTEP_RUN_BACK_H
+
+#include "run/lease.h"
+#include "run/stage.h"
+
+#define BACK_STAGES 3
+
+struct back {
+    struct arena arena;
+    struct migration m; /* the mirror */
+    unsigned wanted;    /* enum run_stages */
+    struct stage_shared shared;
+    struct stage stages[BACK_STAGES];
+    size_t n; /* 0: they do not run */
+    struct leases leases;
+    struct db *facts; /* of the way back: on the original source */
+    int64_t next_renew;
+    int64_t next_look;
+    int64_t next_connect;
+    bool troubled;
+    bool hangs; /* a stage did not end: none is begun any more */
+
+    pthread_t thread; /* tends them: a source that hangs must not hold up what runs on the target */
+    bool started;
+    atomic_bool quit;
+    pthread_mutex_t lock; /* for what follows */
+    struct err error;     /* a stage is over */
+};
+
+/* b must outlive the process's threads. */
+int back_start(struct back *b, const struct migration *m, unsigned stages, struct err *e);
+/* -1: a stage is over, with its error. What ails the connection is tried again for ever. */
+int back_check(struct back *b, struct err *e);
+/* Asks all of it to end. */
+void back_quit(struct back *b);
+/* Waits for that until `deadline` (mono_ms). False: something hangs and is left behind. */
+bool back_stop(struct back *b, int64_t deadline);
+
+#endif

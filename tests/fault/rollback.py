@@ -1,0 +1,219 @@
+#!/usr/bin/python3
+"""There and back, under writers that follow the switch: cut over, kill rollback before and after each
+of its states (and the stages in between), roll back, cut over once more, roll back, finish. No
+acknowledged write may be missing on the side that lives, both sides hold the same rows, and never may
+both take writes.
+
+    rollback.py --binary FILE [--keep] [--short]
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import signal
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+from cutover import ACCOUNTS, BEFORE_CLOSED, FROM_CLOSED, Cutover, dsn  # noqa: E402
+from harness.base import Failure, guarded, until  # noqa: E402
+
+TABLES = ("accounts", "receipts", "ledger", "probes", "prepared", "keyless")
+SHORT = ["prepared:after", "fenced:after", "undo:before", "settled:after", "closed:sealed"]
+EXTRA = """CREATE TABLE shop.keyless (note text, n int);
+ALTER TABLE shop.keyless REPLICA IDENTITY FULL;
+GRANT ALL ON shop.keyless TO app;
+"""
+
+
+class Rollback(Cutover):
+    def set_up(self):
+        super().set_up()
+        # What the way back needs besides; `check` names it.
+        self.source.psql("postgres", input="GRANT SET ON PARAMETER session_replication_role"
+                         " TO lockstep")
+        self.target.psql("postgres", input="ALTER ROLE lockstep REPLICATION")
+        self.source.psql("shop", user="shop_owner", input=EXTRA)
+        hook = self.lockstep.folder / "switch.sh"
+        hook.write_text("#!/bin/sh\nset -e\n"
+                        "env | grep '^LOCKSTEP_' | sort >hook.env\n"
+                        f"case $LOCKSTEP_DIRECTION in\n"
+                        f"forward) printf '%s' '{dsn(self.target)}' >dsn.new ;;\n"
+                        f"back) printf '%s' '{dsn(self.source)}' >dsn.new ;;\nesac\n"
+                        "mv dsn.new dsn\n")
+
+    def rollback(self, *args, kill=None):
+        env = self.lockstep.env
+        if kill:
+            env["LOCKSTEP_TEST_KILL"] = kill
+        try:
+            return self.lockstep.do("rollback", "--yes", *args, timeout=90)
+        finally:
+            env.pop("LOCKSTEP_TEST_KILL", None)
+
+    def refuses_rollback(self):
+        for args in (("--yes",), ("--dry-run",)):
+            code, out, err = self.lockstep.do("rollback", *args)
+            self.must("rollback before a cutover", code, 4)
+
+    def goes(self, what):
+        mark = len(self.writers.acknowledged)
+        until(f"writers go on {what}", 30, lambda: len(self.writers.acknowledged) > mark + 100)
+
+    def there(self):
+        code, out, err = self.cutover("--json")
+        self.must(f"cutover ({err or out})", code, 0)
+        answer = json.loads(out)
+        self.must("a way back", answer.get("way_back"), True)
+        self.must("status", self.lockstep.phase(), "switched")
+        self.must("another rollback's row", self.state_on(self.source), None, "none", "prepared")
+        self.goes("on the target")
+        self.say(f"cut over, writes were held for {answer.get('pause_ms')} ms")
+
+    def killed_rollbacks(self, points):
+        for i, point in enumerate(points):
+            code, out, err = self.rollback(kill=point)
+            self.must(f"rollback killed at {point} ({err})", code, -signal.SIGKILL)
+            if self.state_on(self.source) in ("closed", "switched"):
+                raise Failure(f"killed at {point}: the state is {self.state_on(self.source)}")
+            self.must(f"the cutover's state after {point}", self.state(), "switched")
+            if i % 4 == 1:
+                self.restart_run()
+            self.say(f"rollback killed at {point}, state {self.state_on(self.source)}")
+            if i % 4 == 1:
+                until("the stages of the way back run", 60, self.stages_run, every=0.3)
+
+    def restart_run(self):
+        began = self.begins()
+        self.lockstep.kill()
+        self.lockstep.start()
+        until("the new process has begun with the way back", 60, lambda: self.begins() > began)
+
+    def begins(self):
+        return self.lockstep.tail(1 << 24).count("way-back-begins")
+
+    def stages_run(self):
+        self.lockstep.must_live()
+        return self.rollback("--dry-run")[0] == 0
+
+    def back(self, points=()):
+        for point in points:
+            code, out, err = self.rollback(kill=point)
+            self.must(f"rollback killed at {point} ({err})", code, -signal.SIGKILL)
+            self.must("state", self.state_on(self.source), "closed")
+            self.say(f"rollback killed at {point}")
+        code, out, err = self.rollback("--json")
+        self.must(f"rollback ({err or out})", code, 0)
+        answer = json.loads(out)
+        self.must("the state in the JSON", answer.get("state"), "switched")
+        self.must("the direction in the JSON", answer.get("direction"), "back")
+        self.must("the forward row", self.state(), "none")
+        self.must("rollback said again", self.rollback()[0], 0)
+        self.goes("on the source")
+        self.must("target probe", self.prober.last("target"), "25006")
+        phase = self.lockstep.phase()
+        self.must("status after the rollback", phase, "following")
+        self.say(f"rolled back, writes were held for {answer.get('pause_ms')} ms")
+
+    def same(self):
+        def rows(server, table):
+            return server.query(f"SELECT t::text FROM shop.{table} t ORDER BY 1", "shop")
+
+        def equal():
+            return all(rows(self.source, t) == rows(self.target, t) for t in TABLES)
+        until("both sides hold the same rows", 60, equal, every=0.5)
+
+    def judge_back(self):
+        self.prober.stop()
+        self.writers.stop()
+        here = set(self.source.query("SELECT client, n FROM shop.receipts", "shop"))
+        lost = self.writers.acknowledged - here
+        if lost:
+            raise Failure(f"{len(lost)} acknowledged transactions are missing: {sorted(lost)[:5]}")
+        extra = len(here - self.writers.acknowledged)
+        if extra > self.writers.doubts:
+            raise Failure(f"{extra} receipts that nobody was told of, {self.writers.doubts} doubts")
+        total = self.source.value("SELECT sum(balance) FROM shop.accounts", "shop")
+        self.must("sum of all balances", int(total), ACCOUNTS * 1000)
+        rows, most = self.source.query("SELECT count(*), max(id) FROM shop.ledger", "shop")[0]
+        last = self.source.value("SELECT last_value FROM shop.ledger_id_seq", "shop")
+        if last < most:
+            raise Failure(f"the identity's sequence stands at {last}, below {most}")
+        env = (self.lockstep.folder / "hook.env").read_text()
+        if "LOCKSTEP_DIRECTION=back" not in env:
+            raise Failure(f"the hook was not told the direction: {env}")
+        self.same()
+        self.say(f"{len(self.writers.acknowledged)} acknowledged transfers, all on both sides; the "
+                 f"sum holds; errors seen: {sorted(self.writers.codes)}")
+
+    def never_both(self):
+        """No two accepted probes, one a side, whose intervals tell that both were open at once:
+        between the last one here and the first one there, nothing else was accepted here."""
+        taken = [(b, e, side) for b, e, side, code in self.prober.seen if code is None]
+        spans = []
+        for began, ended, side in taken:
+            if began < self.first_switch:
+                continue
+            if spans and spans[-1][2] == side:
+                spans[-1][1] = ended
+            else:
+                spans.append([began, ended, side])
+        wanted = ["target", "source"] * self.rounds
+        sides = [s for _, _, s in spans]
+        if sides[:1] == ["source"]:
+            sides = sides[1:]
+        if sides != wanted:
+            raise Failure(f"sides took writes in the order {sides}, expected {wanted}")
+
+    def finishes_back(self):
+        self.lockstep.must("finish", "--yes")
+        until("run ends", 30, lambda: not self.lockstep.alive())
+        left = ("SELECT (SELECT count(*) FROM pg_replication_slots) + (SELECT count(*) FROM"
+                " pg_publication) + (SELECT count(*) FROM pg_namespace WHERE nspname = 'lockstep')"
+                " + (SELECT count(*) FROM pg_trigger WHERE tgname LIKE '!lockstep%%')")
+        for server in (self.source, self.target):
+            self.must(f"objects left on the {server.name}", server.value(left, "shop"), 0)
+        journals = [p.name for p in self.lockstep.folder.iterdir() if "journal" in p.name]
+        self.must("journals left", journals, [])
+
+    def go(self):
+        self.set_up()
+        self.follow()
+        self.refuses_rollback()
+        self.rounds = 2
+        # Opened to probes of both sides until `prepared`: only what comes behind counts.
+        self.must("killed when prepared", self.cutover(kill="prepared:after")[0], -signal.SIGKILL)
+        self.first_switch = time.monotonic()
+        self.there()
+        self.killed_rollbacks(SHORT if self.args.short else BEFORE_CLOSED)
+        self.back(FROM_CLOSED[1:2] if self.args.short else FROM_CLOSED)
+        self.there()
+        self.restart_run()
+        until("the stages run again", 60, self.stages_run, every=0.3)
+        self.back()
+        self.judge_back()
+        self.never_both()
+        self.finishes_back()
+
+
+def main(cleanup):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--binary", required=True)
+    parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--short", action="store_true", help="fewer places to be killed at")
+    args = parser.parse_args()
+    args.binary = os.path.abspath(args.binary)
+    args.undisturbed = False
+    run = Rollback(args, cleanup)
+    state = {"done": False}
+    cleanup.add(lambda: run.workdir.remove() if state["done"] and not args.keep else
+                print(f"kept: {run.workdir.path}"))
+    run.go()
+    state["done"] = True
+    return 0
+
+
+if __name__ == "__main__":
+    guarded(main)
