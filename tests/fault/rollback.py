@@ -20,7 +20,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from cutover import ACCOUNTS, BEFORE_CLOSED, FROM_CLOSED, Cutover, dsn  # noqa: E402
 from harness.base import Failure, guarded, until  # noqa: E402
 
-TABLES = ("accounts", "receipts", "ledger", "probes", "prepared", "keyless")
+TABLES = ("accounts", "receipts", "ledger", "prepared", "keyless")
 SHORT = ["prepared:after", "fenced:after", "undo:before", "settled:after", "closed:sealed"]
 EXTRA = """CREATE TABLE shop.keyless (note text, n int);
 ALTER TABLE shop.keyless REPLICA IDENTITY FULL;

@@ -129,7 +129,7 @@ int main(int argc, char **argv)
     mallopt(M_TOP_PAD, 4 << 20);
     log_set_level(o.settings.verbose ? LOG_DEBUG : LOG_ERROR + 1);
     for (seed = resume(&o); seed < o.seed + o.runs; seed++) {
-        enum verdict v = sim_run(seed, &o.settings);
+        enum sim_verdict v = sim_run(seed, &o.settings);
 
         counts[v]++;
         if (v != VERDICT_EQUAL) {

@@ -188,7 +188,7 @@ static void report_failure(const struct sim *s)
             err_class_name(s->failure.class), s->failure.msg);
 }
 
-static enum verdict judge(struct sim *s, int quiet)
+static enum sim_verdict judge(struct sim *s, int quiet)
 {
     struct scripted_difference d;
 
@@ -257,10 +257,10 @@ static void leave_out(struct scripted_options *o, const struct sim_settings *set
     o->truncates = o->truncates && has(settings, "truncate");
 }
 
-enum verdict sim_run(uint64_t seed, const struct sim_settings *settings)
+enum sim_verdict sim_run(uint64_t seed, const struct sim_settings *settings)
 {
     struct sim s = {.seed = seed, .rng = ~seed, .verbose = settings->verbose};
-    enum verdict verdict;
+    enum sim_verdict verdict;
 
     s.rng = sim_draw(&s);
     memory_journal_reset_all();

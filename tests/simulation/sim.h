@@ -90,7 +90,7 @@ struct sim {
 };
 
 /* What a run came to. */
-enum verdict { VERDICT_EQUAL, VERDICT_ROWS, VERDICT_STOPPED, VERDICT_STUCK, VERDICT_SWITCH };
+enum sim_verdict { VERDICT_EQUAL, VERDICT_ROWS, VERDICT_STOPPED, VERDICT_STUCK, VERDICT_SWITCH };
 #define VERDICTS 5
 
 uint64_t sim_draw(struct sim *s);
@@ -126,7 +126,7 @@ struct sim_settings {
     bool verbose;
     const char *without; /* kinds of trouble that are left out, or NULL */
 };
-enum verdict sim_run(uint64_t seed, const struct sim_settings *settings);
+enum sim_verdict sim_run(uint64_t seed, const struct sim_settings *settings);
 
 /* clock.c: what the stages take for time. */
 void sim_clock_set(int64_t ms);
