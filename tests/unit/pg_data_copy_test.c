@@ -17,7 +17,10 @@ static int setup(void **state)
     control = test_open(test_uri(SOURCE, ROLE), DB_CONTROL);
     reader = test_open(test_uri(SOURCE, ROLE), DB_READ);
     loader = test_open(test_uri(TARGET, ROLE), DB_LOAD);
-    test_control(loader);
+    struct db *sql = test_open(test_uri(TARGET, ROLE), DB_CONTROL);
+
+    test_control(sql);
+    pg_close(sql);
     test_sql(control, "CREATE SCHEMA s");
     test_sql(loader, "CREATE SCHEMA s");
     return 0;
