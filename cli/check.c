@@ -18,14 +18,9 @@ struct checking {
 static void add_finding(struct checking *k, bool fatal, const char *object, const char *what,
                         const char *remedy)
 {
-    struct finding *grown = arena_alloc(&k->arena, (k->findings.n + 1) * sizeof(*grown));
-
-    if (k->findings.n)
-        memcpy(grown, k->findings.v, k->findings.n * sizeof(*grown));
-    grown[k->findings.n++] =
-        (struct finding){fatal, arena_strdup(&k->arena, object), arena_strdup(&k->arena, what),
-                         arena_strdup(&k->arena, remedy)};
-    k->findings.v = grown;
+    findings_add(&k->arena, &k->findings,
+                 (struct finding){fatal, object, arena_strdup(&k->arena, what),
+                                  arena_strdup(&k->arena, remedy)});
 }
 
 /* A right that is missing is what check is there to find; anything else is a failure. */

@@ -4,30 +4,16 @@
 
 #include <string.h>
 
-#define FINDINGS_PER_GROWTH 32
-
 struct converting {
     const struct migration *m;
     struct arena *arena;
     struct conversion *out;
-    size_t cap; /* of the findings */
 };
 
 static void found(struct converting *k, bool fatal, const char *object, const char *what,
                   const char *remedy)
 {
-    struct findings *f = &k->out->findings;
-
-    if (f->n == k->cap) {
-        struct finding *grown;
-
-        k->cap = k->cap * 2 + FINDINGS_PER_GROWTH;
-        grown = arena_alloc(k->arena, k->cap * sizeof(*grown));
-        if (f->n)
-            memcpy(grown, f->v, f->n * sizeof(*grown));
-        f->v = grown;
-    }
-    f->v[f->n++] = (struct finding){fatal, arena_strdup(k->arena, object), what, remedy};
+    findings_add(k->arena, &k->out->findings, (struct finding){fatal, object, what, remedy});
 }
 
 /* ---- columns ---- */

@@ -127,6 +127,18 @@ void schema_steps_add(struct arena *a, struct schema_steps *steps, size_t *cap,
     steps->v[steps->n++] = step;
 }
 
+void findings_add(struct arena *a, struct findings *f, struct finding one)
+{
+    /* Whoever made the list may have sized it to the entry. */
+    struct finding *grown = arena_alloc(a, (f->n + 1) * sizeof(*grown));
+
+    if (f->n)
+        memcpy(grown, f->v, f->n * sizeof(*grown));
+    one.object = arena_strdup(a, one.object);
+    grown[f->n++] = one;
+    f->v = grown;
+}
+
 const char *schema_object_name(struct arena *a, size_t max, const char *name)
 {
     uint32_t hash = 2166136261u;

@@ -108,7 +108,9 @@ const char *index_columns_text(struct arena *a, const struct index_def *x);
 /* Appends to a list of steps that is grown by doubling; *cap begins at 0. */
 void schema_steps_add(struct arena *a, struct schema_steps *steps, size_t *cap,
                       struct schema_step step);
-/* A name for an object of t that is at most `max` bytes long, cut with a number made from the whole
+/* Copies object into the arena; what and remedy are borrowed. */
+void findings_add(struct arena *a, struct findings *f, struct finding one);
+/* A name for an object that is at most `max` bytes long, cut with a number made from the whole
  * if it is longer. */
 const char *schema_object_name(struct arena *a, size_t max, const char *name);
 

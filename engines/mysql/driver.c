@@ -38,6 +38,7 @@ const struct engine engine_mysql = {
     .describe = my_describe,
     .column_for = my_column_for,
     .schema_render = my_schema_render,
+    .unfit_values = my_unfit_values,
     .schema_run = my_schema_run,
     .schema_settle = my_schema_settle,
 

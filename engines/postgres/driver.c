@@ -38,6 +38,7 @@ const struct engine engine_postgres = {
     .describe = pg_describe,
     .column_for = pg_column_for,
     .schema_render = pg_schema_render,
+    .unfit_values = pg_unfit_values,
     .schema_steps = pg_schema_steps,
     .schema_run = pg_schema_run,
     .schema_settle = pg_schema_settle,

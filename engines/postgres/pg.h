@@ -151,7 +151,7 @@ int pg_fact_delete(struct db *db, const char *kind, const char *key, struct err 
 int pg_settle(struct db *db, int timeout_ms, struct err *e);
 int pg_retention(struct db *db, struct arena *a, struct retention *out, struct err *e);
 
-/* describe.c, types.c, render.c */
+/* describe*.c, types.c, render.c */
 void pg_home_schema(const char *uri, char *out, size_t size);
 int pg_describe(struct db *db, const struct table_list *tables, struct arena *a,
                 struct schema_def *out, struct err *e);
@@ -159,6 +159,8 @@ void pg_column_for(const struct column_def *from, bool native, struct arena *a, 
                    struct verdict *out);
 /* The name of the type that an enum column gets (types.c). */
 const char *pg_enum_name(struct arena *a, const char *table, const char *column);
+int pg_unfit_values(struct db *db, const struct table_def *def, const struct verdict *verdicts,
+                    struct arena *a, struct findings *out, struct err *e);
 int pg_schema_render(const struct schema_def *def, bool native, struct arena *a,
                      struct schema_steps *out, struct err *e);
 

@@ -48,6 +48,7 @@ static void list_tables(void)
     for (size_t i = 0; i < sizeof(users) / sizeof(users[0]); i++)
         made_column(u, users[i].name, users[i].kind, users[i].type);
     made_of(&u->columns[1])->length = 100;
+    made.tables[0].key[made.tables[0].nkey++] = 0;
     o = made_table(&made, "describe_test", "orders");
     made_column(o, "id", TYPE_INT32, "int(11)");
     made_column(o, "doc", TYPE_JSON, "longtext");
@@ -124,6 +125,40 @@ static void tells_the_rest(void **state)
     assert_int_equal(o->columns[2].shared_key, 1); /* it refers to a key */
 }
 
+/* As if every column had a condition. */
+static size_t count_unfit(struct db *db, struct findings *out)
+{
+    struct verdict verdicts[20];
+    struct err e = {0};
+
+    for (size_t i = 0; i < 20; i++)
+        verdicts[i] = (struct verdict){.forward = FIDELITY_CONDITION};
+    *out = (struct findings){0};
+    assert_ok(my_unfit_values(db, &def.tables[0], verdicts, &made.arena, out, &e));
+    return out->n;
+}
+
+static void finds_values(void **state)
+{
+    struct db *db = test_open(test_uri(NULL, NULL), DB_CONTROL);
+    struct findings f;
+
+    assert_int_equal(count_unfit(db, &f), 0);
+    test_sql(db, "INSERT INTO describe_test.users (id, email, made) VALUES"
+                 " (1, 'a', '0001-01-01'), (2, 'b', '9999-12-31 23:59:59.999999')");
+    assert_int_equal(count_unfit(db, &f), 0);
+    test_sql(db, "SET sql_mode = '';"
+                 "INSERT INTO describe_test.users (id, email, made, seen, state, words) VALUES"
+                 " (7, CONCAT('a', CHAR(0)), '2024-00-10', 0, 'none', CONCAT(CHAR(0), 'x'))");
+    assert_int_equal(count_unfit(db, &f), 5);
+    for (size_t i = 0; i < f.n; i++) {
+        assert_true(f.v[i].fatal);
+        assert_non_null(strstr(f.v[i].what, "row (7)"));
+    }
+    assert_string_equal(f.v[0].object, "describe_test.users.email");
+    my_close(db);
+}
+
 static void sees_a_change(void **state)
 {
     struct db *db = test_open(test_uri(NULL, NULL), DB_CONTROL);
@@ -162,9 +197,8 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(tells_columns),
-        cmocka_unit_test(tells_indexes),
-        cmocka_unit_test(tells_the_rest),
+        cmocka_unit_test(tells_columns),  cmocka_unit_test(tells_indexes),
+        cmocka_unit_test(tells_the_rest), cmocka_unit_test(finds_values),
         cmocka_unit_test(sees_a_change),
     };
 

@@ -129,6 +129,49 @@ static void tells_the_rest(void **state)
     assert_int_equal(table("public.part_1")->nforeigns, 1);
 }
 
+/* As if every column had a condition, and email were bounded on the target. */
+static size_t count_unfit(struct db *db, struct findings *out)
+{
+    struct verdict verdicts[20];
+    struct table_def d = *table("public.users");
+    struct table from = *d.table;
+    struct table there = from;
+    struct err e = {0};
+
+    for (size_t i = 0; i < 20; i++)
+        verdicts[i] = (struct verdict){.forward = FIDELITY_CONDITION};
+    there.columns = arena_memdup(&arena, from.columns, from.ncolumns * sizeof(*from.columns));
+    there.columns[1].length = 5;
+    from.there = &there;
+    d.table = &from;
+    *out = (struct findings){0};
+    assert_ok(pg_unfit_values(db, &d, verdicts, &arena, out, &e));
+    return out->n;
+}
+
+static void finds_values(void **state)
+{
+    struct db *db = test_open(test_uri(DATABASE, NULL), DB_CONTROL);
+    struct findings f;
+
+    assert_int_equal(count_unfit(db, &f), 0);
+    test_sql(
+        db,
+        "INSERT INTO public.users (id, email, n, old, day) VALUES"
+        " (1, '12345', 1, '0001-01-01', '9999-12-31'), (2, 'a', 2, '9999-12-31 23:59:59.999999',"
+        " '0001-01-01')");
+    assert_int_equal(count_unfit(db, &f), 0);
+    test_sql(db, "INSERT INTO public.users (id, email, n, amount, old, day) VALUES"
+                 " (7, '123456', 7, 'NaN', '0001-12-31 BC', 'infinity')");
+    assert_int_equal(count_unfit(db, &f), 4);
+    for (size_t i = 0; i < f.n; i++) {
+        assert_true(f.v[i].fatal);
+        assert_non_null(strstr(f.v[i].what, "row (7)"));
+    }
+    assert_string_equal(f.v[0].object, "public.users.email");
+    pg_close(db);
+}
+
 static void sees_a_change(void **state)
 {
     struct db *db = test_open(test_uri(DATABASE, NULL), DB_CONTROL);
@@ -168,9 +211,8 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(tells_columns),
-        cmocka_unit_test(tells_indexes),
-        cmocka_unit_test(tells_the_rest),
+        cmocka_unit_test(tells_columns),  cmocka_unit_test(tells_indexes),
+        cmocka_unit_test(tells_the_rest), cmocka_unit_test(finds_values),
         cmocka_unit_test(sees_a_change),
     };
 
