@@ -53,6 +53,7 @@ struct journal_reader {
 
 extern const struct journal_ops file_journal_ops;
 extern const struct journal_ops memory_journal_ops;
+extern const struct journal_ops kafka_journal_ops;
 
 /* What stands behind the scheme in the URI. */
 const char *journal_uri_rest(const struct journal_options *o);

@@ -8,7 +8,8 @@
 #define WAIT_MAX_MS 20
 
 /* Every implementation of this build; a new one is a line here. */
-static const struct journal_ops *const all_ops[] = {&file_journal_ops, &memory_journal_ops};
+static const struct journal_ops *const all_ops[] = {&file_journal_ops, &kafka_journal_ops,
+                                                    &memory_journal_ops};
 #define OPS_COUNT (sizeof(all_ops) / sizeof(all_ops[0]))
 
 static int unknown_scheme(const char *uri, struct err *e)

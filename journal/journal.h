@@ -26,6 +26,7 @@ struct journal_property {
 struct journal_options {
     const char *uri;
     const char *name;     /* kafka: the topic, "lockstep.<migration>"; else not used */
+    const char *owner;    /* kafka: whose journal this is; another's is refused. NULL: not told */
     const char *registry; /* URL of a Confluent-API schema registry, or NULL */
     const struct journal_property *properties;
     size_t nproperties;

@@ -1,0 +1,175 @@
+/* The Kafka journal: one topic of one partition, "kafka://HOST:PORT,…".
+ *
+ * The normal course. A writer reads the end of the log, writes OPEN with a generation above what it
+ * found, and reads on until it sees it: from that place in the log on the generation is its own.
+ * Records gather in memory; a flush gives them to librdkafka (idempotent, acks=all) and ends them
+ * with STATE, which says the number that comes next and holds the note; it returns when every
+ * delivery report is in. Readers run the same machine over the messages (kafka_format.h).
+ *
+ * What is never trusted is our own memory of what the broker has. message.timeout.ms is unlimited,
+ * so the library never drops one message and sends the next: what arrives is always a beginning of
+ * what was sent. Whoever loses patience (20 s) ends the writer for good, and the next one reads
+ * what has arrived.
+ *
+ * The dangerous interleavings. (1) A writer sleeps, another takes over, the first one wakes and
+ * writes: the broker takes its records, but every reader passes over them, because they stand
+ * behind an OPEN of a higher generation; and the writer sees it before it says "durable", because
+ * the offsets of its messages are not consecutive. (2) Two open at once: the first OPEN in the log
+ * has the generation. (3) Death in the middle of a record's parts: the next OPEN voids them.
+ * (4) The topic is removed and made anew under a reader: messages carry the journal's own number.
+ * (5) Retention, compaction, an unclean leader: offsets or record numbers are not contiguous, or
+ * the log does not begin with a STATE; that is said and never passed over.
+ *
+ * Finding a record: every message names a STATE known to be valid when it was sent (`ref`), so any
+ * probe of a binary search leads to a place from where the machine may run. Trimming ends before a
+ * STATE for the same reason. Sizes are counted by the writer and kept in STATE, because librdkafka
+ * cannot ask for them.
+ */
+#include "journal/kafka_impl.h"
+#include "journal/kafka_scan.h"
+
+#include "core/buf.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* One connection a process for housekeeping, which is done every second. */
+static struct {
+    pthread_mutex_t mutex;
+    bool open;
+    struct journal_options o;
+    struct kafka_client client;
+    struct kafka_fetch fetch;
+} house = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+
+static void house_close(void)
+{
+    if (!house.open)
+        return;
+    kafka_fetch_release(&house.fetch);
+    kafka_client_close(&house.client);
+    free((char *)(uintptr_t)house.o.uri);
+    free((char *)(uintptr_t)house.o.name);
+    house.open = false;
+}
+
+static int house_open(const struct journal_options *o, struct err *e)
+{
+    if (house.open && strcmp(house.o.uri, o->uri) == 0 && strcmp(house.o.name, o->name) == 0)
+        return 0;
+    house_close();
+    memset(&house.client, 0, sizeof(house.client));
+    house.o = *o;
+    house.o.uri = strdup(o->uri);
+    house.o.name = strdup(o->name ? o->name : "");
+    invariant(house.o.uri && house.o.name);
+    house.open = true;
+    if (kafka_client_open(&house.client, RD_KAFKA_CONSUMER, &house.o, NULL, 0, e) < 0)
+        return -1;
+    house.fetch = (struct kafka_fetch){
+        .client = &house.client, .topic = house.client.topic, .name = house.client.name};
+    return 0;
+}
+
+/* Runs one task with the connection; after an error the next task begins with a new one. */
+static int with_house(const struct journal_options *o, int (*task)(void *arg, struct err *e),
+                      void *arg, struct err *e)
+{
+    int rc;
+
+    pthread_mutex_lock(&house.mutex);
+    rc = house_open(o, e) < 0 ? -1 : task(arg, e);
+    if (rc < 0)
+        house_close();
+    else
+        kafka_fetch_stop(&house.fetch);
+    pthread_mutex_unlock(&house.mutex);
+    return rc;
+}
+
+static int stat_task(void *arg, struct err *e)
+{
+    struct journal_stats *out = arg;
+    struct kafka_machine head = {0};
+    struct kafka_machine tail = {0};
+    int found = kafka_scan_head(&house.fetch, &head, e);
+
+    if (found == 1)
+        found = kafka_scan_tail(&house.fetch, &tail, e);
+    if (found < 1)
+        return found;
+    out->first = head.next;
+    out->next = tail.next;
+    out->bytes = tail.bytes - head.bytes;
+    return 1;
+}
+
+static int kafka_stat(const struct journal_options *o, struct journal_stats *out, struct err *e)
+{
+    int found = with_house(o, stat_task, out, e);
+
+    if (found == 1)
+        out->max_bytes = o->max_bytes;
+    return found;
+}
+
+/* Never the last record, so that the numbering goes on. */
+static int trim_task(void *arg, struct err *e)
+{
+    uint64_t below = *(const uint64_t *)arg;
+    struct kafka_machine m = {0};
+    int found = kafka_scan_tail(&house.fetch, &m, e);
+
+    if (found < 1 || m.next == 0)
+        return found < 0 ? -1 : 0;
+    if (below > m.next - 1)
+        below = m.next - 1;
+    found = kafka_scan_head(&house.fetch, &m, e);
+    if (found < 1 || m.next >= below)
+        return found < 0 ? -1 : 0;
+    found = kafka_scan_find(&house.fetch, &m, below, e);
+    if (found < 1 || m.state == 0)
+        return found < 0 ? -1 : 0;
+    return kafka_topic_trim(&house.client, house.client.name, m.state, e);
+}
+
+static int kafka_trim(const struct journal_options *o, uint64_t below, struct err *e)
+{
+    return with_house(o, trim_task, &below, e);
+}
+
+static int remove_task(void *arg, struct err *e)
+{
+    char schemas[sizeof(house.client.name) + sizeof(KAFKA_SCHEMAS_SUFFIX)];
+
+    snprintf(schemas, sizeof(schemas), "%s" KAFKA_SCHEMAS_SUFFIX, house.client.name);
+    if (kafka_topic_delete(&house.client, house.client.name, e) < 0)
+        return -1;
+    return kafka_topic_delete(&house.client, schemas, e);
+}
+
+static int kafka_remove(const struct journal_options *o, struct err *e)
+{
+    return with_house(o, remove_task, NULL, e);
+}
+
+const struct journal_ops kafka_journal_ops = {
+    .scheme = "kafka:",
+    .writer_open = kafka_writer_open,
+    .writer_close = kafka_writer_close,
+    .generation = kafka_writer_generation,
+    .schema = kafka_writer_schema,
+    .append = kafka_writer_append,
+    .flush = kafka_writer_flush,
+    .note = kafka_writer_note,
+    .next = kafka_writer_next,
+    .durable = kafka_writer_durable,
+    .reader_open = kafka_reader_open,
+    .read = kafka_reader_read,
+    .schema_text = kafka_reader_schema_text,
+    .reader_close = kafka_reader_close,
+    .trim = kafka_trim,
+    .stat = kafka_stat,
+    .remove = kafka_remove,
+};
