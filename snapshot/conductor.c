@@ -294,9 +294,11 @@ static int phase_loaded(struct conductor *c, struct arena *a, struct err *e)
     found = load_recopies(c, &tables, e);
     if (found)
         return found;
+    /* First where apply stands, then the cuts: every key that it has read again up to there is in
+     * the ledger by then, with a cut that lies higher than those before. */
+    found = checkpoint_load(c->target, "forward", &checkpoint, e);
     if (load_progress(c, &tables, a, &loaded, &nloaded, &past, e) < 0)
         return -1;
-    found = checkpoint_load(c->target, "forward", &checkpoint, e);
     if (found <= 0 || position_cmp(checkpoint.next, past) < 0) {
         /* An idle source says nothing by itself for half a minute: a marker makes the stream pass.
          */
