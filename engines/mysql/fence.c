@@ -93,7 +93,8 @@ int my_fence_seal(struct db *base, const char *token, uint32_t epoch, struct err
     char more[60];
 
     snprintf(more, sizeof more, ", %u", epoch);
-    return call(my_db_from(base), "fence_seal", token, more, e);
+    /* A server that does not flush at each commit would forget in a crash that it is sealed. */
+    return call(my_db_from(base), "fence_seal", token, more, e) != 0 ? -1 : my_sync(base, e);
 }
 
 /* What a seal has left in MySQL's mysqld-auto.cnf says the same as the server does now; it goes, so
@@ -113,7 +114,7 @@ int my_fence_lift(struct db *base, const char *token, struct err *e)
     struct fence_state f;
     if (my_fence_state(base, &f, NULL) == 0 && f.mode == FENCE_OPEN)
         forget_persisted(db);
-    return 0;
+    return my_sync(base, e);
 }
 
 /* ---- reading it ---- */

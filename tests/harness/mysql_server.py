@@ -1,6 +1,6 @@
 """A private MariaDB server on loopback (or MySQL 9, from a prefix made by scripts/fetch-mysql).
 
-As a program: mysql_server.py start DIR PORT | stop DIR   (tests/with_mariadb)."""
+As a program: mysql_server.py start DIR PORT | crash DIR PORT | stop DIR  (tests/with_mariadb)."""
 
 import os
 import pathlib
@@ -201,6 +201,8 @@ def main(argv):
         server = MysqlServer(home, argv[3], options, os.environ.get("MYSQL_PREFIX"))
         server.init()
         server.start()
+    elif argv[1] == "crash":
+        MysqlServer(home, argv[3], options, os.environ.get("MYSQL_PREFIX")).crash_restart()
     else:
         MysqlServer(home, 0).stop()
 

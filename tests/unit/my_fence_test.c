@@ -67,13 +67,14 @@ static enum fence_mode mode(void)
 
 static const char *rights(void)
 {
-    return my_db_from(super)->maria
-               ? "GRANT READ_ONLY ADMIN, CONNECTION ADMIN, PROCESS, CREATE USER, SHOW DATABASES ON "
-                 "*.* TO 'lockstep_t'@'%';"
-                 "GRANT SELECT ON mysql.global_priv TO 'lockstep_t'@'%'"
-               : "GRANT SYSTEM_VARIABLES_ADMIN, CONNECTION_ADMIN, XA_RECOVER_ADMIN, PROCESS,"
-                 " CREATE USER, SHOW DATABASES ON *.* TO 'lockstep_t'@'%';"
-                 "GRANT SELECT ON mysql.user TO 'lockstep_t'@'%'";
+    return my_db_from(super)->maria ? "GRANT READ_ONLY ADMIN, CONNECTION ADMIN, RELOAD, PROCESS, "
+                                      "CREATE USER, SHOW DATABASES ON "
+                                      "*.* TO 'lockstep_t'@'%';"
+                                      "GRANT SELECT ON mysql.global_priv TO 'lockstep_t'@'%'"
+                                    : "GRANT SYSTEM_VARIABLES_ADMIN, CONNECTION_ADMIN, "
+                                      "XA_RECOVER_ADMIN, RELOAD, PROCESS,"
+                                      " CREATE USER, SHOW DATABASES ON *.* TO 'lockstep_t'@'%';"
+                                      "GRANT SELECT ON mysql.user TO 'lockstep_t'@'%'";
 }
 
 static int setup(void **state)
@@ -98,12 +99,13 @@ static int teardown(void **state)
 {
     assert_ok(my_fence_remove(fence, &e));
     assert_string_equal(test_value(super, "SELECT @@GLOBAL.read_only"), "0");
-    assert_string_equal(test_value(super, "SELECT (SELECT count(*) FROM information_schema.tables"
-                                          " WHERE table_schema = 'lockstep')"
-                                          " + (SELECT count(*) FROM information_schema.routines"
-                                          " WHERE routine_schema = 'lockstep')"
-                                          " + (SELECT count(*) FROM information_schema.events"
-                                          " WHERE event_schema = 'lockstep')"),
+    assert_string_equal(test_value(super,
+                                   "SELECT (SELECT count(*) FROM information_schema.tables"
+                                   " WHERE table_schema = 'lockstep' AND table_name <> 'sync')"
+                                   " + (SELECT count(*) FROM information_schema.routines"
+                                   " WHERE routine_schema = 'lockstep')"
+                                   " + (SELECT count(*) FROM information_schema.events"
+                                   " WHERE event_schema = 'lockstep')"),
                         "0");
     my_close(fence);
     my_close(super);
@@ -293,6 +295,55 @@ static void seal_lasts(void **state)
         assert_string_equal(locked("old"), "1");
 }
 
+/* Kills the server and starts it again; the sessions are new. */
+static void crash(void)
+{
+    const char *command = getenv("LOCKSTEP_TEST_MY_CRASH");
+
+    if (command == NULL)
+        skip();
+    my_close(fence);
+    my_close(super);
+    assert_int_equal(system(command), 0);
+    super = test_open(test_uri(NULL, NULL), DB_CONTROL);
+    fence = open_lockstep();
+}
+
+static void crash_under_the_lease(void **state)
+{
+    assert_ok(my_fence_flip(fence, "crash", 410, 60000, &e));
+    assert_ok(my_sync(fence, &e));
+    crash();
+    assert_int_equal(mode(), FENCE_OPEN);
+    assert_true(app_writes());
+    assert_int_equal(my_fence_renew(fence, "crash", 1000, &e), -1);
+    assert_string_equal(e.sqlstate, "LS002");
+    assert_ok(my_fence_lift(fence, "crash", &e));
+    assert_true(app_writes());
+}
+
+/* The application tries all the while, also before anybody of ours is there. */
+static void crash_under_the_seal(void **state)
+{
+    assert_ok(my_fence_seal(fence, "crash", 420, &e));
+    crash();
+    assert_false(app_writes());
+    assert_int_equal(mode(), FENCE_SEALED);
+    assert_string_equal(test_value(super, "SELECT @@GLOBAL.read_only"), "1");
+    assert_false(app_writes());
+    crash();
+    /* The event alone closes the rest of the server again. */
+    for (int64_t end = mono_ms() + 8000;
+         strcmp(test_value(super, "SELECT @@GLOBAL.read_only"), "1") != 0; nap_ms(50))
+        assert_true(mono_ms() < end);
+    assert_ok(my_fence_lift(fence, "crash", &e));
+    assert_true(app_writes());
+    assert_string_equal(test_value(super, "SELECT @@GLOBAL.read_only"), "0");
+    crash();
+    assert_int_equal(mode(), FENCE_OPEN);
+    assert_true(app_writes());
+}
+
 static void as_it_was(void **state)
 {
     test_sql(super, "SET GLOBAL read_only = 1");
@@ -422,6 +473,8 @@ int main(void)
         cmocka_unit_test(a_restart_is_an_early_lapse),
         cmocka_unit_test(one_holder),
         cmocka_unit_test(seal_lasts),
+        cmocka_unit_test(crash_under_the_lease),
+        cmocka_unit_test(crash_under_the_seal),
         cmocka_unit_test(as_it_was),
         cmocka_unit_test(waits_for_writers),
         cmocka_unit_test(names_what_is_prepared),
