@@ -16,6 +16,8 @@ static int run_role(struct cli *c, unsigned stages, struct err *e)
     if (context_open(&x, c, e) < 0)
         return -1;
     r.m = &x.m;
+    r.listen = x.config.listen;
+    r.role = c->command->name;
     rc = run_prepare(c, &x, e);
     if (rc == 0) {
         rc = run_stages(&r, &end, e);

@@ -117,6 +117,8 @@ int command_run(struct cli *c, struct err *e)
     if (context_open(&x, c, e) < 0)
         return -1;
     r.m = &x.m;
+    r.listen = x.config.listen;
+    r.role = c->command->name;
     r.until_caught_up = until != NULL;
     rc = run_prepare(c, &x, e);
     if (rc == 0) {

@@ -313,6 +313,7 @@ static void gather_journal(struct gather *g)
     if (found <= 0)
         return;
     g->out->journal_bytes = (int64_t)stats.bytes;
+    g->out->journal_records = (int64_t)stats.next;
     if (max && stats.bytes / 100 * 100 >= max / 100 * JOURNAL_WARN_PERCENT)
         warn(g, arena_printf(g->a,
                              "the journal holds %d %% of journal_max; at 100 %% capture "
@@ -331,6 +332,7 @@ int observe(const struct observe_ends *ends, struct arena *a, struct observation
                                 .lag_seconds = -1,
                                 .retained_bytes = UNKNOWN_COUNT,
                                 .journal_bytes = UNKNOWN_COUNT,
+                                .journal_records = UNKNOWN_COUNT,
                                 .changes = UNKNOWN_COUNT,
                                 .rate = UNKNOWN_COUNT};
     if (ends->target->engine->control_exists(ends->target, &begun, e) < 0)

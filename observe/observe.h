@@ -29,9 +29,10 @@ struct observation {
     const char *consistent_up_to;
     int64_t retained_bytes;
     int64_t journal_bytes;
-    int64_t changes;     /* applied since the beginning */
-    int64_t rate;        /* bytes copied a second, at present */
-    const char *running; /* the holder of the lease "run", NULL: none */
+    int64_t journal_records; /* that it has taken since the beginning */
+    int64_t changes;         /* applied since the beginning */
+    int64_t rate;            /* bytes copied a second, at present */
+    const char *running;     /* the holder of the lease "run", NULL: none */
     size_t nwarnings;
     const char **warnings;
 };

@@ -17,6 +17,7 @@
 
 #include "core/log.h"
 #include "core/run.h"
+#include "observe/watch.h"
 #include "run/back.h"
 #include "run/house.h"
 #include "run/lease.h"
@@ -29,6 +30,7 @@
 #define LOOK_MS 1000
 #define JOIN_MS 12000
 #define RECONNECT_MS 1000
+#define UNHEALTHY_MS 30000
 #define STAGES_MAX (4 + 64)
 
 struct supervisor {
@@ -36,6 +38,7 @@ struct supervisor {
     struct stage_shared shared;
     struct stage stages[STAGES_MAX];
     size_t n;
+    atomic_size_t started; /* of n; what other threads may look at */
     struct leases leases;
     struct back back;
     struct house house; /* the supervisor's view of the facts */
@@ -54,7 +57,10 @@ struct supervisor {
 static int start_one(struct supervisor *s, const struct stage_ops *ops, int number, struct err *e)
 {
     invariant(s->n < STAGES_MAX);
-    return stage_start(&s->stages[s->n++], ops, &s->shared, number, e);
+    if (stage_start(&s->stages[s->n++], ops, &s->shared, number, e) < 0)
+        return -1;
+    atomic_store(&s->started, s->n);
+    return 0;
 }
 
 static int start_all(struct supervisor *s, struct err *e)
@@ -240,9 +246,51 @@ static int supervise(struct supervisor *s, struct err *e)
     return 0;
 }
 
+/* ---- the status page ---- */
+
+/* Trouble that goes on is told to who watches over processes; a restart may be what they do. */
+static bool is_healthy(void *ctx, char *why, size_t size)
+{
+    struct supervisor *s = ctx;
+    size_t n = atomic_load(&s->started);
+
+    for (size_t i = 0; i < n; i++) {
+        struct err trouble;
+        int64_t since;
+
+        stage_trouble(&s->stages[i], &trouble, &since);
+        if (!since || mono_ms() - since < UNHEALTHY_MS)
+            continue;
+        snprintf(why, size, "%s has been failing for %lld s: %.400s", s->stages[i].ops->name,
+                 (long long)(mono_ms() - since) / 1000, trouble.msg);
+        return false;
+    }
+    return true;
+}
+
+static struct watch *open_page(struct supervisor *s)
+{
+    struct watch_options o = {
+        .m = s->r->m, .listen = s->r->listen, .role = s->r->role, .healthy = is_healthy, .ctx = s};
+    struct watch *w = NULL;
+    struct err e = {0};
+    char url[100];
+
+    if (!s->r->listen)
+        return NULL;
+    if (watch_open(&o, &w, &e) < 0) {
+        log_err(LOG_WARN, "page", "not-served", &e);
+        return NULL;
+    }
+    watch_url(w, url, sizeof(url));
+    log_event(LOG_INFO, "page", "served", "url=%s", url);
+    return w;
+}
+
 int run_stages(const struct run_request *r, enum run_end *end, struct err *e)
 {
     static struct supervisor s; /* large, and one a process; a thread left behind may use it */
+    struct watch *page;
     int rc = -1;
 
     memset(&s, 0, sizeof(s));
@@ -251,6 +299,7 @@ int run_stages(const struct run_request *r, enum run_end *end, struct err *e)
     leases_init(&s.leases, r->m, r->stages);
     house_init(&s.house, r->m, r->stages, r->progress);
     s.ends_at = r->max_runtime_ms ? mono_ms() + r->max_runtime_ms : 0;
+    page = open_page(&s);
     if (migration_open_target(r->m, DB_CONTROL, &s.target, e) < 0)
         goto out;
     if (leases_take(&s.leases, s.target, e) < 0)
@@ -265,6 +314,7 @@ int run_stages(const struct run_request *r, enum run_end *end, struct err *e)
     }
     *end = s.end;
 out:
+    watch_close(page);
     disconnect(&s);
     house_release(&s.house);
     return rc;

@@ -20,6 +20,8 @@ struct run_request {
     bool until_loaded;       /* end when nothing is left to copy and to build */
     int64_t max_runtime_ms;  /* then end in good order; 0: no limit */
     bool progress;           /* lines for people on stderr */
+    const char *listen;      /* host:port of the status page, or NULL; a taken port is a warning */
+    const char *role;        /* what the page calls this process */
     const atomic_bool *quit; /* may be NULL; set by another thread: end in good order */
 };
 
