@@ -17,6 +17,10 @@
 
 #define NOW_MS "CAST(UNIX_TIMESTAMP(SYSDATE(3)) * 1000 AS SIGNED)"
 
+/* How long a seal that does not hold is tried to be put back. */
+#define HEAL_MS 3000
+#define HEAL_NAP_MS 20
+
 /* ---- answers ---- */
 
 static int fence_err(struct my_db *db, struct err *e)
@@ -168,12 +172,15 @@ int my_fence_state(struct db *base, struct fence_state *out, struct err *e)
     memset(out, 0, sizeof *out);
     if (read_row(db, &r, e) != 0)
         return -1;
-    if (r.state.mode == FENCE_SEALED && !r.read_only) {
-        if (call(db, "fence_tick", NULL, "", e) != 0 || read_row(db, &r, e) != 0)
-            return -1;
-        if (r.state.mode == FENCE_SEALED && !r.read_only)
+    /* Another session may just be about it, or be ending. */
+    for (int64_t end = mono_ms() + HEAL_MS; r.state.mode == FENCE_SEALED && !r.read_only;
+         nap_ms(HEAL_NAP_MS)) {
+        if (mono_ms() > end)
             return err_set(e, ERR_RETRY, "%s is sealed but takes writes: its fence is being moved",
                            db->where);
+        if (stop_check(e) != 0 || call(db, "fence_tick", NULL, "", e) != 0 ||
+            read_row(db, &r, e) != 0)
+            return -1;
     }
     if (r.state.mode == FENCE_LEASED && (!r.read_only || r.state.lease_end_ms <= r.state.now_ms))
         r.state.mode = FENCE_OPEN;

@@ -1,0 +1,132 @@
+/* AUTO_INCREMENT counters: read freshly, only ever raised, and set while the caller's transaction
+ * keeps its lock; markers. */
+#include "my_support.h"
+
+static struct db *db;
+static struct err e;
+
+static int setup(void **state)
+{
+    test_database("shop");
+    test_database(MY_CONTROL);
+    test_role("lockstep_s", "ALL ON shop.*");
+    db = test_open(test_uri(NULL, NULL), DB_CONTROL);
+    test_sql(db, "GRANT ALL ON lockstep.* TO 'lockstep_s'@'%';"
+                 "CREATE TABLE shop.orders (id INT UNSIGNED AUTO_INCREMENT PRIMARY KEY, w INT);"
+                 "CREATE TABLE shop.small (w INT, n TINYINT AUTO_INCREMENT UNIQUE);"
+                 "CREATE TABLE shop.plain (id INT PRIMARY KEY)");
+    my_close(db);
+    db = test_open(test_uri(NULL, "lockstep_s"), DB_CONTROL);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    my_close(db);
+    return 0;
+}
+
+static struct sequence_value read_one(struct arena *a, const char *table)
+{
+    static const char *const all[] = {"shop.*"};
+    const struct selection s = {.include = all, .ninclude = 1};
+    struct sequence_list l;
+
+    assert_ok(my_sequences(db, &s, a, &l, &e));
+    assert_int_equal(l.n, 2);
+    for (size_t i = 0; i < l.n; i++) {
+        if (strcmp(l.v[i].table, table) == 0)
+            return l.v[i];
+    }
+    fail_msg("no counter of %s", table);
+    return (struct sequence_value){0};
+}
+
+static void counters(void **state)
+{
+    struct arena a = ARENA_INIT;
+    struct sequence_value v = read_one(&a, "shop.orders");
+
+    assert_string_equal(v.column, "id");
+    assert_false(v.called);
+    assert_int_equal(v.last_value, 1);
+    for (int i = 1; i <= 3; i++) {
+        test_sql(db, "INSERT INTO shop.orders (w) VALUES (1), (2)");
+        v = read_one(&a, "shop.orders");
+        assert_true(v.called);
+        assert_int_equal(v.last_value, 2 * i);
+    }
+    v.last_value = 1000;
+    assert_ok(my_sequence_set(db, &v, &e));
+    assert_int_equal(read_one(&a, "shop.orders").last_value, 1000);
+    v.last_value = 500;
+    assert_ok(my_sequence_set(db, &v, &e));
+    assert_int_equal(read_one(&a, "shop.orders").last_value, 1000);
+    test_sql(db, "INSERT INTO shop.orders (w) VALUES (3)");
+    assert_string_equal(test_value(db, "SELECT max(id) FROM shop.orders"), "1001");
+    arena_release(&a);
+}
+
+static void bounds(void **state)
+{
+    struct arena a = ARENA_INIT;
+    struct sequence_value v = read_one(&a, "shop.small");
+
+    assert_string_equal(v.column, "n");
+    v.called = true;
+    v.last_value = 127;
+    assert_int_equal(my_sequence_set(db, &v, &e), -1);
+    assert_int_equal(e.class, ERR_DATA);
+    v.last_value = INT64_MAX;
+    assert_int_equal(my_sequence_set(db, &v, &e), -1);
+    assert_int_equal(e.class, ERR_DATA);
+    v.last_value = 126;
+    assert_ok(my_sequence_set(db, &v, &e));
+    assert_int_equal(read_one(&a, "shop.small").last_value, 126);
+    v.name = "plain";
+    assert_int_equal(my_sequence_set(db, &v, &e), -1);
+    arena_release(&a);
+}
+
+/* The row lock tells that the caller still may; it must outlast the DDL. */
+static void inside_a_transaction(void **state)
+{
+    struct arena a = ARENA_INIT;
+    struct sequence_value v = read_one(&a, "shop.orders");
+
+    assert_ok(my_begin(db, &e));
+    test_sql(db, "INSERT INTO shop.plain VALUES (1)");
+    assert_ok(my_savepoint(db, &e));
+    v.last_value += 10;
+    assert_ok(my_sequence_set(db, &v, &e));
+    assert_ok(my_rollback_to(db, &e));
+    assert_ok(my_rollback(db, &e));
+    assert_string_equal(test_value(db, "SELECT count(*) FROM shop.plain"), "0");
+    assert_int_equal(read_one(&a, "shop.orders").last_value, v.last_value);
+    arena_release(&a);
+}
+
+static void markers(void **state)
+{
+    char token[40];
+
+    for (int i = 0; i < 120; i++) {
+        snprintf(token, sizeof token, "it's %d", i);
+        assert_ok(my_mark(db, token, &e));
+    }
+    assert_string_equal(test_value(db, "SELECT token FROM lockstep.mark ORDER BY id DESC LIMIT 1"),
+                        "it's 119");
+    assert_string_equal(test_value(db, "SELECT count(*) <= 101 FROM lockstep.mark"), "1");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(counters),
+        cmocka_unit_test(bounds),
+        cmocka_unit_test(inside_a_transaction),
+        cmocka_unit_test(markers),
+    };
+
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
