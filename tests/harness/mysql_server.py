@@ -88,8 +88,13 @@ class MysqlServer:
             if self._user():
                 argv.append(f"--user={self._user()}")
         else:
+            # Without name resolution root@localhost is the socket's alone.
+            (self.home / "init.sql").write_text(
+                "CREATE USER root@'127.0.0.1';\n"
+                "GRANT ALL ON *.* TO root@'127.0.0.1' WITH GRANT OPTION;\n")
             argv = self._program() + [self._defaults()] + self._place() + [
-                "--initialize-insecure", "--innodb-redo-log-capacity=8M"]
+                "--initialize-insecure", "--innodb-redo-log-capacity=8M",
+                f"--init-file={self.home}/init.sql"]
         done = subprocess.run(argv, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                               text=True, timeout=180)
         if done.returncode:
