@@ -107,8 +107,9 @@ class MysqlServer:
         flags = [f"--{k}" if v is None else f"--{k}={v}" for k, v in self.options.items()]
         argv = (self._program() + [self._defaults()] + self._place() +
                 [f"--port={self.port}", "--bind-address=127.0.0.1"] + flags)
-        if self.pidfile.exists():
-            self.pidfile.unlink()
+        # MySQL asks whether the pid in its lock file lives, and takes one that nobody reaped for it.
+        for left in (self.pidfile, pathlib.Path(f"{self.socket}.lock")):
+            left.unlink(missing_ok=True)
         child = subprocess.Popen(argv, cwd="/", stdin=subprocess.DEVNULL,
                                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                  start_new_session=True)

@@ -359,7 +359,7 @@ static void waits_for_writers(void **state)
     struct db *app = test_open(test_uri("shop", "app"), DB_CONTROL);
     struct fence_report report;
 
-    test_sql(app, "BEGIN; INSERT INTO t (w) VALUES (5)");
+    test_sql(app, "BEGIN; INSERT INTO t (w) VALUES (555)");
     assert_ok(my_fence_flip(fence, "wait", 600, 20000, &e));
     assert_ok(my_fence_wait(fence, &wait_limits, &report, &e));
     assert_int_equal(report.waited_for, 1);
@@ -371,7 +371,7 @@ static void waits_for_writers(void **state)
     assert_int_equal(report.waited_for, 0);
     assert_true(report.took_ms < 100);
     assert_ok(my_fence_lift(fence, "wait", &e));
-    assert_string_equal(test_value(super, "SELECT count(*) FROM shop.t WHERE w = 5"), "0");
+    assert_string_equal(test_value(super, "SELECT count(*) FROM shop.t WHERE w = 555"), "0");
 }
 
 static void names_what_is_prepared(void **state)
