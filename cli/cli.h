@@ -80,6 +80,8 @@ struct context {
 const struct engine *driver_of(const char *uri);
 int context_open(struct context *x, const struct cli *c, struct err *e);
 void context_close(struct context *x);
+/* The driver of this name; NULL: there is none in this binary. */
+const struct engine *context_engine(const char *name);
 /* Has this migration written facts on the target? */
 int context_started(struct db *target, bool *out, struct err *e);
 /* ERR_REFUSED if it has not. */
@@ -92,6 +94,9 @@ int check_both(struct cli *c, const struct context *x, bool started, bool *unfit
  * nothing has begun yet, then the registration. 0: may go on; else an exit code, or -1. */
 int run_prepare(struct cli *c, const struct context *x, struct err *e);
 int run_report(struct cli *c, enum run_end end);
+
+/* types.c: the page of `docs types`, or its samples with --json. */
+void types_page(struct cli *c);
 
 /* ---- the commands ---- */
 

@@ -28,6 +28,15 @@ const struct engine *driver_of(const char *uri)
     return NULL;
 }
 
+const struct engine *context_engine(const char *name)
+{
+    for (size_t i = 0; i < sizeof(drivers) / sizeof(drivers[0]); i++) {
+        if (strcmp(drivers[i].engine->name, name) == 0)
+            return drivers[i].engine;
+    }
+    return NULL;
+}
+
 /* Field 22 of /proc/self/stat: when this process started, in ticks since boot. */
 static unsigned long long start_ticks(void)
 {
