@@ -260,6 +260,17 @@ static int open_opening(struct cutover *c, struct err *e)
     return db->engine->fence_lift(db, c->token, e);
 }
 
+/* What apply has taken up to the switch: more of it later was written past the seal. */
+static int note_changes(struct cutover *c, struct err *e)
+{
+    struct checkpoint at;
+    int found = checkpoint_load(c->opening, c->road.stream, &at, e);
+
+    if (found > 0 && fact_int(c->body, "changes_then", -1) < 0)
+        note(c, "changes_then", json_integer((json_int_t)at.changes));
+    return found < 0 ? -1 : 0;
+}
+
 int step_switch(struct cutover *c, struct err *e)
 {
     char failed[200];
@@ -268,7 +279,7 @@ int step_switch(struct cutover *c, struct err *e)
     if (c->opening->engine->sync(c->opening, e) < 0)
         return -1;
     reseal_closing(c);
-    if (open_opening(c, e) < 0)
+    if (note_changes(c, e) < 0 || open_opening(c, e) < 0)
         return -1;
     if (c->flipped && c->state == CUTOVER_CLOSED)
         note(c, "pause_ms", json_integer(pause_ms(c)));

@@ -42,6 +42,14 @@ static json_t *text_json(const char *s)
     return s ? json_string(s) : json_null();
 }
 
+static json_t *way_json(const struct observed_way *w)
+{
+    if (!w)
+        return json_null();
+    return json_pack("{s:o, s:o, s:o}", "lag_bytes", count_json(w->lag_bytes), "consistent_up_to",
+                     text_json(w->consistent_up_to), "changes", count_json(w->changes));
+}
+
 json_t *observe_json(const struct observation *o)
 {
     json_t *tables = json_array();
@@ -57,13 +65,17 @@ json_t *observe_json(const struct observation *o)
     }
     for (size_t i = 0; i < o->nwarnings; i++)
         json_array_append_new(warnings, json_string(o->warnings[i]));
-    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "phase",
-                     text_json(o->phase), "tables", tables, "lag_bytes", count_json(o->lag_bytes),
-                     "lag_seconds", o->lag_seconds < 0 ? json_null() : json_real(o->lag_seconds),
-                     "consistent_up_to", text_json(o->consistent_up_to), "retained_bytes",
-                     count_json(o->retained_bytes), "warnings", warnings, "journal_bytes",
-                     count_json(o->journal_bytes), "running", text_json(o->running), "changes",
-                     count_json(o->changes));
+    json_t *all = json_pack(
+        "{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "phase", text_json(o->phase),
+        "tables", tables, "lag_bytes", count_json(o->lag_bytes), "lag_seconds",
+        o->lag_seconds < 0 ? json_null() : json_real(o->lag_seconds), "consistent_up_to",
+        text_json(o->consistent_up_to), "retained_bytes", count_json(o->retained_bytes), "warnings",
+        warnings, "journal_bytes", count_json(o->journal_bytes), "running", text_json(o->running),
+        "changes", count_json(o->changes));
+
+    json_object_set_new(all, "direction", text_json(o->direction));
+    json_object_set_new(all, "way_back", way_json(o->way_back));
+    return all;
 }
 
 /* ---- for people ---- */
@@ -172,7 +184,9 @@ const char *observe_next(const struct observation *o)
             return "mend what the reason says, then lockstep tables resume NAME (or recopy NAME)";
     }
     if (strcmp(o->phase, "switched") == 0)
-        return "lockstep finish, when the applications are content";
+        return o->way_back
+                   ? "lockstep finish, when the applications are content, or lockstep rollback"
+                   : "lockstep finish, when the applications are content";
     if (strcmp(o->phase, "finished") == 0 || strcmp(o->phase, "abandoned") == 0)
         return "lockstep finish";
     if (!o->running)
@@ -189,6 +203,14 @@ void observe_page(const struct observation *o, bool bars, struct buf *out)
     buf_addc(out, '\n');
     if (o->consistent_up_to)
         buf_addf(out, "the target is consistent up to %s\n", o->consistent_up_to);
+    if (o->way_back) {
+        buf_addf(out, "the way back%s: ",
+                 strcmp(o->direction, "back") == 0 ? ", which the changes travel now"
+                                                   : " stands ready");
+        buf_addf(out, "the source has the target's log up to %s", o->way_back->consistent_up_to);
+        add_size(out, ", lag ", o->way_back->lag_bytes);
+        buf_addc(out, '\n');
+    }
     if (o->retained_bytes != UNKNOWN_COUNT || o->journal_bytes != UNKNOWN_COUNT) {
         buf_adds(out, "kept for us:");
         add_size(out, " by the source ", o->retained_bytes);

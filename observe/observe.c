@@ -10,11 +10,30 @@
 
 /* ---- pure parts ---- */
 
+static bool is_one_of(const char *state, const char *const *names)
+{
+    while (state && *names && strcmp(state, *names) != 0)
+        names++;
+    return state && *names;
+}
+
+bool observe_is_back(const struct phase_facts *f)
+{
+    return f->cutover && strcmp(f->cutover, "switched") == 0 && !f->rolled_back;
+}
+
 const char *observe_phase(const struct phase_facts *f)
 {
+    static const char *const nothing[] = {"none", "undone", NULL};
+    static const char *const standing[] = {"none", "undone", "prepared", "switched", NULL};
+
     if (!f->begun)
         return NULL;
-    if (f->cutover && strcmp(f->cutover, "none") != 0 && strcmp(f->cutover, "undone") != 0)
+    /* A rollback on its way; undone it leaves the cutover's `switched`. */
+    if (f->rollback && !is_one_of(f->rollback, standing))
+        return f->rollback;
+    if (f->cutover && !is_one_of(f->cutover, nothing) &&
+        !(f->rolled_back && strcmp(f->cutover, "switched") == 0))
         return f->cutover;
     if (f->load < LOAD_PLANNED)
         return "schema";
@@ -58,10 +77,41 @@ static void warn(struct gather *g, const char *text)
     o->warnings = grown;
 }
 
+/* The way back's facts stand on the source; without it they are only not known. */
+static json_t *read_rollback(struct gather *g)
+{
+    struct db *db = g->ends->source;
+    json_t *body = NULL;
+    bool exists;
+    struct err ignored;
+
+    if (db && db->engine->control_exists(db, &exists, &ignored) == 0 && exists &&
+        fact_read(db, "cutover", "back", &body, NULL, &ignored) < 0)
+        return NULL;
+    return body;
+}
+
+/* Whoever writes on the side that is closed has come past its seal. */
+static void warn_foreign(struct gather *g, const json_t *cutover)
+{
+    int64_t then = fact_int(cutover, "changes_then", -1);
+    struct checkpoint c;
+    struct err ignored;
+
+    if (then < 0 || checkpoint_load(g->ends->target, "forward", &c, &ignored) <= 0 ||
+        (int64_t)c.changes <= then)
+        return;
+    warn(g, arena_printf(g->a,
+                         "%lld changes were made on the source since the switch, though it is "
+                         "sealed: who writes there?",
+                         (long long)((int64_t)c.changes - then)));
+}
+
 static int gather_phase(struct gather *g)
 {
     struct db *db = g->ends->target;
     struct phase_facts f = {.begun = true};
+    json_t *rollback = read_rollback(g);
     json_t *cutover = NULL;
     json_t *caught = NULL;
     json_t *finish = NULL;
@@ -73,12 +123,19 @@ static int gather_phase(struct gather *g)
         load_phase_get(db, &f.load, g->e) < 0)
         goto out;
     f.cutover = fact_text(cutover, "state");
+    f.rollback = fact_text(rollback, "state");
+    f.rolled_back = f.rollback && strcmp(f.rollback, "switched") == 0 &&
+                    fact_int(rollback, "epoch", 0) > fact_int(cutover, "epoch", 0);
+    g->out->direction = observe_is_back(&f) ? "back" : "forward";
+    if (observe_is_back(&f))
+        warn_foreign(g, cutover);
     f.caught_up = fact_bool(caught, "reached");
     g->out->phase = arena_strdup(g->a, observe_phase(&f));
     if (finish)
         g->out->phase = fact_bool(finish, "abandon") ? "abandoned" : "finished";
     rc = 0;
 out:
+    json_decref(rollback);
     json_decref(cutover);
     json_decref(caught);
     json_decref(finish);
@@ -175,7 +232,7 @@ static int gather_tables(struct gather *g)
 
 /* ---- the running processes ---- */
 
-static void warn_stages(struct gather *g, const json_t *process)
+static void warn_stages(struct gather *g, const json_t *process, const char *of)
 {
     const char *name;
     json_t *stage;
@@ -185,7 +242,7 @@ static void warn_stages(struct gather *g, const json_t *process)
         const char *error = fact_text(stage, "error");
 
         if (error)
-            warn(g, arena_printf(g->a, "%s has been failing for %d s: %s", name,
+            warn(g, arena_printf(g->a, "%s%s has been failing for %d s: %s", name, of,
                                  (int)fact_int(stage, "for_s", 0), error));
     }
 }
@@ -233,7 +290,7 @@ static void add_process(struct gather *g, const json_t *process)
         g->out->rate = rate + (g->out->rate == UNKNOWN_COUNT ? 0 : g->out->rate);
     if (lag >= 0)
         g->out->lag_seconds = (double)lag / 1000.0;
-    warn_stages(g, process);
+    warn_stages(g, process, "");
 }
 
 static int gather_run(struct gather *g)
@@ -252,6 +309,61 @@ static int gather_run(struct gather *g)
     }
     facts_release(facts, n);
     return 0;
+}
+
+/* ---- the way back ---- */
+
+/* -1 only to leave off: what cannot be read is not known. */
+static int read_way(struct gather *g, struct observed_way *way, struct err *e)
+{
+    struct db *db = g->ends->source;
+    struct db *from = g->ends->target;
+    struct lane_list lanes;
+    struct checkpoint c;
+    struct position now;
+    struct fact *facts;
+    size_t n;
+    char text[80];
+    int64_t clock;
+
+    if (checkpoint_load(db, "forward", &c, e) <= 0 || lanes_load(db, g->a, &lanes, e) < 0 ||
+        from->engine->current_position(from, &now, e) < 0 ||
+        db->engine->clock_ms(db, &clock, e) < 0 ||
+        db->engine->fact_scan(db, "status", "process/", &facts, &n, e) < 0)
+        return -1;
+    for (size_t i = 0; i < n; i++) {
+        if (clock - fact_int(facts[i].body, "at_ms", 0) <= STATUS_FRESH_MS)
+            warn_stages(g, facts[i].body, " of the way back");
+    }
+    facts_release(facts, n);
+    from->engine->position_text(c.next, text, sizeof(text));
+    way->consistent_up_to = arena_strdup(g->a, text);
+    way->changes = (int64_t)c.changes;
+    way->lag_bytes = (int64_t)from->engine->position_distance(c.next, now);
+    for (size_t i = 0; i < lanes.n; i++) {
+        if (lanes.v[i].state == LANE_PARKED)
+            warn(g, arena_printf(g->a, "%s is parked on the way back: %s", lanes.v[i].label,
+                                 lanes.v[i].reason ? lanes.v[i].reason : "no reason was kept"));
+    }
+    return 0;
+}
+
+static void gather_way_back(struct gather *g)
+{
+    struct observed_way *way = arena_zalloc(g->a, sizeof(*way));
+    struct db *db = g->ends->source;
+    struct err ignored;
+    bool exists;
+
+    if (!db || db->engine->control_exists(db, &exists, &ignored) < 0 || !exists ||
+        read_way(g, way, &ignored) < 0)
+        return;
+    g->out->way_back = way;
+    /* Then it is the lag that counts. */
+    if (strcmp(g->out->direction, "back") == 0) {
+        g->out->lag_bytes = way->lag_bytes;
+        g->out->lag_seconds = way->lag_bytes ? -1 : 0;
+    }
 }
 
 /* ---- positions, journal, source ---- */
@@ -347,6 +459,7 @@ int observe(const struct observe_ends *ends, struct arena *a, struct observation
     if (gather_phase(&g) < 0 || gather_run(&g) < 0 || gather_tables(&g) < 0 ||
         gather_checkpoint(&g) < 0)
         return -1;
+    gather_way_back(&g);
     gather_journal(&g);
     /* Before publication and slot exist there is nothing to be retained or lost. */
     if (strcmp(out->phase, "schema") != 0 || !ends->source)

@@ -20,8 +20,17 @@ struct observed_table {
 };
 
 /* Whatever is not known is NULL or UNKNOWN_COUNT, never 0. */
+/* The way back, from the checkpoint on its target (the source). */
+struct observed_way {
+    int64_t lag_bytes;
+    const char *consistent_up_to; /* of the target's log */
+    int64_t changes;              /* carried back since it was made */
+};
+
 struct observation {
     const char *phase;
+    const char *direction; /* in which the applications' changes travel: forward, back */
+    const struct observed_way *way_back; /* NULL: there is none, or it cannot be read */
     size_t ntables;
     struct observed_table *tables;
     int64_t lag_bytes;
@@ -66,7 +75,11 @@ struct phase_facts {
     const char *cutover; /* state of the cutover's fact, or NULL */
     enum load_phase load;
     bool caught_up; /* apply has once passed what the source had when all lanes first followed */
+    const char *rollback; /* state of the way back's fact, or NULL */
+    bool rolled_back;     /* that switched last */
 };
+/* Do the applications live on the target? */
+bool observe_is_back(const struct phase_facts *f);
 /* NULL: not begun. */
 const char *observe_phase(const struct phase_facts *f);
 

@@ -2,12 +2,16 @@
 
 #include "core/log.h"
 #include "core/run.h"
+#include "run/house.h"
 #include "run/run.h"
+
+#include <stdio.h>
 
 #include <string.h>
 
 #define TICK_MS 100
 #define LOOK_MS 500
+#define STATUS_MS 3000
 #define RECONNECT_MS 2000
 #define LEAVE_MS 12000
 
@@ -99,6 +103,24 @@ static int renew(struct back *b, struct err *e)
     return 0;
 }
 
+static int write_status(struct back *b, struct err *e)
+{
+    char key[40];
+    int64_t now;
+
+    if (mono_ms() < b->next_status)
+        return 0;
+    b->next_status = mono_ms() + STATUS_MS;
+    if (b->facts->engine->clock_ms(b->facts, &now, e) < 0)
+        return -1;
+    /* One for each division of the roles, so that restarts leave no more behind. */
+    snprintf(key, sizeof(key), "process/%u", b->wanted);
+    return fact_write(b->facts, "status", key,
+                      json_pack("{s:s, s:I, s:o}", "holder", b->m.holder, "at_ms", (json_int_t)now,
+                                "stages", house_stages_json(b->stages, b->n)),
+                      e);
+}
+
 static int look(struct back *b, struct err *e)
 {
     int wanted;
@@ -117,7 +139,9 @@ static int look(struct back *b, struct err *e)
         log_event(LOG_INFO, "run", "way-back-ends", "its stream was taken away");
         stop_stages(b);
     }
-    return wanted && !b->n && !b->hangs ? begin(b, e) : 0;
+    if (wanted && !b->n && !b->hangs)
+        return begin(b, e);
+    return b->n ? write_status(b, e) : 0;
 }
 
 static int check_stages(struct back *b, struct err *e)

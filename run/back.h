@@ -19,6 +19,7 @@ struct back {
     struct db *facts; /* of the way back: on the original source */
     int64_t next_renew;
     int64_t next_look;
+    int64_t next_status;
     int64_t next_connect;
     bool troubled;
     bool hangs; /* a stage did not end: none is begun any more */

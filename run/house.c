@@ -206,7 +206,7 @@ static void measure_rate(struct house *h, struct stage *stages, size_t n)
     h->bytes = bytes;
 }
 
-static json_t *stages_json(struct stage *stages, size_t n)
+json_t *house_stages_json(struct stage *stages, size_t n)
 {
     json_t *all = json_object();
 
@@ -264,8 +264,8 @@ static int write_status(struct house *h, struct db *target, struct stage *stages
         return -1;
     h->swept = true;
     body = json_pack("{s:s, s:I, s:o, s:I, s:I}", "holder", h->m->holder, "at_ms", (json_int_t)now,
-                     "stages", stages_json(stages, n), "lag_ms", (json_int_t)h->lag_ms, "rate",
-                     (json_int_t)h->rate);
+                     "stages", house_stages_json(stages, n), "lag_ms", (json_int_t)h->lag_ms,
+                     "rate", (json_int_t)h->rate);
     return fact_write(target, "status", status_key(h, key, sizeof(key)), body, e);
 }
 

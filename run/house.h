@@ -44,6 +44,8 @@ void house_init(struct house *h, const struct migration *m, unsigned stages, boo
 void house_release(struct house *h);
 /* This process ends: what it told about itself goes. */
 void house_farewell(struct house *h, struct db *target);
+/* What ails the stages, by name: for the status fact. */
+json_t *house_stages_json(struct stage *stages, size_t n);
 /* Once a second. */
 int house_tend(struct house *h, struct db *target, struct stage *stages, size_t n, struct err *e);
 /* Apply has passed what the source had when every lane first followed. */

@@ -79,6 +79,37 @@ static int ask(struct check *c, const struct check_query *queries, size_t n, con
     return 0;
 }
 
+/* ---- both ---- */
+
+/* Tried rather than asked: the right is a parameter grant, superuser, or a cloud's own way. The
+ * target cannot do without; the source needs it for the way back alone. */
+static int check_replica_role(struct check *c, bool fatal, struct err *e)
+{
+    struct err why = {0};
+    struct db *db = &c->db->base;
+
+    if (pg_begin(db, e) != 0)
+        return -1;
+    if (pg_exec(c->db, "SET LOCAL session_replication_role = replica", &why) != 0) {
+        if (strcmp(why.sqlstate, "42501") != 0) {
+            if (e != NULL)
+                *e = why;
+            return -1;
+        }
+        check_found(
+            c, fatal, arena_printf(c->arena, "role %s", PQuser(c->db->conn)),
+            fatal ? "it may not set session_replication_role: triggers and foreign keys would fire"
+                    " on replicated changes"
+                  : "it may not set session_replication_role: after a cutover there is no way back",
+            c->db->version >= 150000
+                ? arena_printf(c->arena,
+                               "GRANT SET ON PARAMETER session_replication_role TO \"%s\"",
+                               PQuser(c->db->conn))
+                : arena_printf(c->arena, "ALTER ROLE \"%s\" SUPERUSER", PQuser(c->db->conn)));
+    }
+    return pg_rollback(db, e);
+}
+
 /* ---- source ---- */
 
 static void check_identity(struct check *c, const struct table *t)
@@ -170,37 +201,10 @@ static int check_source(struct check *c, struct err *e)
         }
         check_found(c, true, "pg_dump", why.msg, why.hint);
     }
-    return check_kinds(c, e);
+    return check_kinds(c, e) < 0 ? -1 : check_replica_role(c, false, e);
 }
 
 /* ---- target ---- */
-
-/* Tried rather than asked: the right is a parameter grant, superuser, or a cloud's own way. */
-static int check_replica_role(struct check *c, struct err *e)
-{
-    struct err why = {0};
-    struct db *db = &c->db->base;
-
-    if (pg_begin(db, e) != 0)
-        return -1;
-    if (pg_exec(c->db, "SET LOCAL session_replication_role = replica", &why) != 0) {
-        if (strcmp(why.sqlstate, "42501") != 0) {
-            if (e != NULL)
-                *e = why;
-            return -1;
-        }
-        check_found(
-            c, true, arena_printf(c->arena, "role %s", PQuser(c->db->conn)),
-            "it may not set session_replication_role: triggers and foreign keys would fire"
-            " on replicated changes",
-            c->db->version >= 150000
-                ? arena_printf(c->arena,
-                               "GRANT SET ON PARAMETER session_replication_role TO \"%s\"",
-                               PQuser(c->db->conn))
-                : arena_printf(c->arena, "ALTER ROLE \"%s\" SUPERUSER", PQuser(c->db->conn)));
-    }
-    return pg_rollback(db, e);
-}
 
 static int check_same_database(struct check *c, struct err *e)
 {
@@ -431,7 +435,7 @@ static int check_target(struct check *c, struct err *e)
     check_version(c);
     return check_same_database(c, e) != 0 ||
                    ask(c, check_target_queries, check_target_nqueries, "{}", e) != 0 ||
-                   check_replica_role(c, e) != 0 || check_schemas(c, e) != 0 ||
+                   check_replica_role(c, true, e) != 0 || check_schemas(c, e) != 0 ||
                    check_extensions(c, e) != 0 || check_tables(c, e) != 0
                ? -1
                : 0;

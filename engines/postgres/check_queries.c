@@ -151,5 +151,10 @@ const struct check_query check_target_queries[] = {
     {false, "SELECT false, 'target', 'wal_level is ' || current_setting('wal_level') || ': after a"
             " cutover there is no way back', 'ALTER SYSTEM SET wal_level = logical; then restart'"
             " FROM p WHERE current_setting('wal_level') <> 'logical'"},
+    {false,
+     "SELECT false, 'role ' || current_user, 'it has no REPLICATION right on the target: after"
+     " a cutover there is no way back', format('ALTER ROLE %I REPLICATION', session_user)"
+     " FROM p, pg_roles r WHERE r.rolname = session_user AND NOT r.rolreplication"
+     " AND NOT r.rolsuper"},
 };
 const size_t check_target_nqueries = sizeof check_target_queries / sizeof check_target_queries[0];

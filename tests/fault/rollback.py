@@ -67,7 +67,11 @@ class Rollback(Cutover):
         self.must(f"cutover ({err or out})", code, 0)
         answer = json.loads(out)
         self.must("a way back", answer.get("way_back"), True)
-        self.must("status", self.lockstep.phase(), "switched")
+        status = self.lockstep.status()
+        self.must("status", status["phase"], "switched")
+        self.must("the direction in the status", status["direction"], "back")
+        if (status["way_back"] or {}).get("consistent_up_to") is None:
+            raise Failure(f"status does not tell of the way back: {status}")
         self.must("another rollback's row", self.state_on(self.source), None, "none", "prepared")
         self.goes("on the target")
         self.say(f"cut over, writes were held for {answer.get('pause_ms')} ms")
@@ -113,9 +117,18 @@ class Rollback(Cutover):
         self.must("rollback said again", self.rollback()[0], 0)
         self.goes("on the source")
         self.must("target probe", self.prober.last("target"), "25006")
-        phase = self.lockstep.phase()
-        self.must("status after the rollback", phase, "following")
+        status = self.lockstep.status()
+        self.must("status after the rollback", status["phase"], "following")
+        self.must("the direction after it", status["direction"], "forward")
         self.say(f"rolled back, writes were held for {answer.get('pause_ms')} ms")
+
+    def comes_past_the_seal(self):
+        """Who may set session_replication_role comes past a seal that is of triggers: seen, said."""
+        self.source.psql("shop", input="INSERT INTO shop.keyless VALUES ('foreign', 1)",
+                         user="lockstep")
+        until("status warns of a write on the closed side", 20, lambda: any(
+            "though it is sealed" in w for w in (self.lockstep.status() or {})["warnings"]))
+        self.say("a write on the closed side is told")
 
     def same(self):
         def rows(server, table):
@@ -187,6 +200,7 @@ class Rollback(Cutover):
         self.must("killed when prepared", self.cutover(kill="prepared:after")[0], -signal.SIGKILL)
         self.first_switch = time.monotonic()
         self.there()
+        self.comes_past_the_seal()
         self.killed_rollbacks(SHORT if self.args.short else BEFORE_CLOSED)
         self.back(FROM_CLOSED[1:2] if self.args.short else FROM_CLOSED)
         self.there()

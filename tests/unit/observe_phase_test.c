@@ -11,7 +11,8 @@
 
 static const char *phase(const char *cutover, enum load_phase load, bool caught_up)
 {
-    struct phase_facts f = {true, cutover, load, caught_up};
+    struct phase_facts f = {
+        .begun = true, .cutover = cutover, .load = load, .caught_up = caught_up};
 
     return observe_phase(&f);
 }
@@ -30,6 +31,31 @@ static void test_phases(void **state)
     assert_string_equal(phase(NULL, LOAD_DONE, true), "following");
     assert_string_equal(phase("fenced", LOAD_DONE, true), "fenced");
     assert_string_equal(phase("undone", LOAD_DONE, true), "following");
+}
+
+static const char *rolled(const char *cutover, const char *rollback, bool last)
+{
+    struct phase_facts f = {.begun = true,
+                            .cutover = cutover,
+                            .load = LOAD_DONE,
+                            .caught_up = true,
+                            .rollback = rollback,
+                            .rolled_back = last};
+
+    return observe_phase(&f);
+}
+
+static void test_phases_of_the_way_back(void **state)
+{
+    assert_string_equal(rolled("switched", NULL, false), "switched");
+    assert_string_equal(rolled("switched", "none", false), "switched");
+    assert_string_equal(rolled("switched", "prepared", false), "switched");
+    assert_string_equal(rolled("switched", "drained", false), "drained");
+    assert_string_equal(rolled("switched", "closed", false), "closed");
+    assert_string_equal(rolled("switched", "switched", true), "following");
+    assert_string_equal(rolled("none", "switched", true), "following");
+    assert_string_equal(rolled("prepared", "switched", false), "prepared");
+    assert_string_equal(rolled("switched", "switched", false), "switched");
 }
 
 static void test_lag(void **state)
@@ -95,9 +121,8 @@ static void test_units(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_phases),
-        cmocka_unit_test(test_lag),
-        cmocka_unit_test(test_unknown_is_null),
+        cmocka_unit_test(test_phases), cmocka_unit_test(test_phases_of_the_way_back),
+        cmocka_unit_test(test_lag),    cmocka_unit_test(test_unknown_is_null),
         cmocka_unit_test(test_units),
     };
 
