@@ -463,6 +463,26 @@ static void install_refuses(void **state)
     assert_ok(my_fence_install(fence, &tables, &e));
 }
 
+/* The role of these tests has what it needs; root lacks nothing but accounts. */
+static void check_names_what_lacks(void **state)
+{
+    struct arena a = ARENA_INIT;
+    struct findings f = {0};
+    struct db *app = test_open(test_uri("shop", "app"), DB_CONTROL);
+
+    my_fence_findings(my_db_from(fence), "source", &a, &f);
+    for (size_t i = 0; i < f.n; i++) {
+        if (f.v[i].fatal)
+            fail_msg("%s", f.v[i].what);
+    }
+    assert_true(f.n == 1 && strstr(f.v[0].what, "root") != NULL);
+    f.n = 0;
+    my_fence_findings(my_db_from(app), "source", &a, &f);
+    assert_true(f.n >= 5 && f.v[f.n - 1].fatal);
+    my_close(app);
+    arena_release(&a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -478,6 +498,7 @@ int main(void)
         cmocka_unit_test(names_what_is_prepared),
         cmocka_unit_test(kills_between_steps),
         cmocka_unit_test(install_refuses),
+        cmocka_unit_test(check_names_what_lacks),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);
