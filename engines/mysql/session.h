@@ -54,8 +54,8 @@ struct my_op {
     MYSQL_RES *res;
     MYSQL_ROW row;
     int rc;
-    const struct my_uri *uri;
-    struct my_db *incoming; /* fetches: takes the permit for large rows */
+    const struct my_uri *uri; /* connecting: to where */
+    struct my_db *incoming;   /* fetches: takes the permit for large rows */
 };
 #define MY_STOP_GRACE_MS 100
 /* 1: the call has returned; 0: timeout_ms went by without progress; -1: asked to stop, and

@@ -12,6 +12,7 @@
 #include "engines/mysql/session.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -121,6 +122,17 @@ static int wait_ready(MYSQL *conn, int wants, int64_t deadline, int grace_ms)
     }
 }
 
+/* The library reads plain sockets without waiting, whatever their mode; under TLS it would wait,
+ * and after the handshake it leaves the socket blocking. */
+static void never_block(MYSQL *conn)
+{
+    int fd = mysql_get_socket(conn);
+    int flags = fd >= 0 ? fcntl(fd, F_GETFL) : -1;
+
+    if (flags >= 0 && !(flags & O_NONBLOCK))
+        (void)fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+}
+
 int my_op_run(struct my_op *op, MYSQL *conn, int timeout_ms, int grace_ms)
 {
     size_t before = op->incoming != NULL ? bytes_read(conn) : 0;
@@ -134,8 +146,12 @@ int my_op_run(struct my_op *op, MYSQL *conn, int timeout_ms, int grace_ms)
             return ready;
         if (op->incoming != NULL)
             incoming_more(op->incoming, bytes_read(conn) - before);
+        if (op->uri != NULL)
+            never_block(conn);
         wants = op->step(op, conn, ready);
     }
+    if (op->uri != NULL)
+        never_block(conn);
     return 1;
 }
 
