@@ -274,13 +274,25 @@ int kafka_topic_check(struct kafka_client *c, const char *topic, size_t *message
 int kafka_topic_ends(struct kafka_client *c, const char *topic, uint64_t *first, uint64_t *end,
                      struct err *e)
 {
+    int64_t deadline = mono_ms() + KAFKA_ANSWER_MS;
     int64_t low = 0;
     int64_t high = 0;
-    rd_kafka_resp_err_t error =
-        rd_kafka_query_watermark_offsets(c->rk, topic, 0, &low, &high, KAFKA_ANSWER_MS);
+    rd_kafka_resp_err_t error;
 
-    if (is_absent(error))
-        return 0;
+    for (;;) {
+        int found;
+
+        error = rd_kafka_query_watermark_offsets(c->rk, topic, 0, &low, &high, KAFKA_ANSWER_MS);
+        if (!is_absent(error))
+            break;
+        /* The library remembers for a while that there was none. */
+        found = kafka_topic_exists(c, topic, e);
+        if (found < 1 || stop_check(e) < 0)
+            return found < 1 ? found : -1;
+        if (mono_ms() > deadline)
+            break;
+        nap_ms(20);
+    }
     if (error != RD_KAFKA_RESP_ERR_NO_ERROR)
         return kafka_fail(c, error, "asking for its end", e);
     *first = (uint64_t)low;

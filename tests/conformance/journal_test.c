@@ -1,4 +1,6 @@
-/* One suite over every journal: what journal.h promises. Each test runs once per implementation. */
+/* One suite over every journal: what journal.h promises. Each test runs once per implementation;
+ * over Kafka if LOCKSTEP_TEST_KAFKA names a broker (tests/with_kafka), and there with schemas in a
+ * registry if LOCKSTEP_TEST_REGISTRY names one. */
 #include "journal/journal.h"
 
 #include "core/buf.h"
@@ -27,10 +29,18 @@
     "{\"type\":\"record\",\"name\":\"lockstep.t.B\",\"fields\":[{\"name\":\"n\",\"type\":"         \
     "\"long\"}]}"
 
+enum kind { MEMORY, FILES, KAFKA };
+
+/* What a broker may take to show a record, and how long nothing must come from one. */
+#define BROKER_MS 10000
+#define BROKER_QUIET_MS 300
+
 struct fixture {
-    bool file;
+    enum kind kind;
+    bool skipped;
     char dir[64];
     char uri[96];
+    char topic[64];
     struct journal_options o;
     struct err e;
 };
@@ -46,32 +56,45 @@ static int remove_entry(const char *path, const struct stat *st, int type, struc
     return remove(path);
 }
 
-static struct fixture *fixture_new(bool file)
+static struct fixture *fixture_new(enum kind kind)
 {
     static unsigned number;
     struct fixture *f = calloc(1, sizeof(*f));
 
-    f->file = file;
-    if (file) {
+    f->kind = kind;
+    f->o = (struct journal_options){.uri = f->uri, .segment_bytes = 4096, .block_bytes = 512};
+    if (kind == FILES) {
         snprintf(f->dir, sizeof(f->dir), "/tmp/lockstep-journal-XXXXXX");
         assert_non_null(mkdtemp(f->dir));
         snprintf(f->uri, sizeof(f->uri), "file:%s/j", f->dir);
+    } else if (kind == KAFKA) {
+        f->skipped = getenv("LOCKSTEP_TEST_KAFKA") == NULL;
+        snprintf(f->uri, sizeof(f->uri), "kafka://%s",
+                 f->skipped ? "-" : getenv("LOCKSTEP_TEST_KAFKA"));
+        snprintf(f->topic, sizeof(f->topic), "lockstep.t%d_%u", (int)getpid(), number++);
+        f->o.name = f->topic;
+        f->o.registry = getenv("LOCKSTEP_TEST_REGISTRY");
     } else {
         snprintf(f->uri, sizeof(f->uri), "memory:j%u", number++);
     }
-    f->o = (struct journal_options){.uri = f->uri, .segment_bytes = 4096, .block_bytes = 512};
     return f;
 }
 
 static int setup_file(void **state)
 {
-    *state = fixture_new(true);
+    *state = fixture_new(FILES);
     return 0;
 }
 
 static int setup_memory(void **state)
 {
-    *state = fixture_new(false);
+    *state = fixture_new(MEMORY);
+    return 0;
+}
+
+static int setup_kafka(void **state)
+{
+    *state = fixture_new(KAFKA);
     return 0;
 }
 
@@ -79,11 +102,19 @@ static int teardown(void **state)
 {
     struct fixture *f = *state;
 
-    if (f->file)
+    if (f->kind == FILES)
         nftw(f->dir, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+    if (f->kind == KAFKA && !f->skipped)
+        journal_remove(&f->o, &f->e);
     memory_journal_reset_all();
     free(f);
     return 0;
+}
+
+/* A broker sends when it sends; the others have a record at once or not at all. */
+static int patience(const struct fixture *f, int timeout_ms)
+{
+    return f->kind == KAFKA && timeout_ms < BROKER_MS ? BROKER_MS : timeout_ms;
 }
 
 static struct journal_writer *writer(struct fixture *f)
@@ -158,7 +189,7 @@ static void expect_record(struct fixture *f, struct journal_reader *r, uint64_t 
     struct journal_record record;
     char text[80];
     int len = datum(n, text);
-    int rc = journal_read(r, timeout_ms, &record, &f->e);
+    int rc = journal_read(r, patience(f, timeout_ms), &record, &f->e);
 
     if (rc != 1)
         fail_msg("record %" PRIu64 ": %d %s", n, rc, rc < 0 ? f->e.msg : "");
@@ -170,7 +201,7 @@ static void expect_record(struct fixture *f, struct journal_reader *r, uint64_t 
 static void expect_nothing(struct fixture *f, struct journal_reader *r)
 {
     struct journal_record record;
-    int rc = journal_read(r, 0, &record, &f->e);
+    int rc = journal_read(r, f->kind == KAFKA ? BROKER_QUIET_MS : 0, &record, &f->e);
 
     if (rc != 0)
         fail_msg("%d instead of nothing: %s", rc, rc < 0 ? f->e.msg : "a record");
@@ -263,7 +294,7 @@ static void test_reopen(void **state)
         append(f, w, declare_a(f, w), (unsigned)round); /* lost: never flushed */
         journal_writer_close(w);
     }
-    for (uint64_t from = 0; from <= 140; from++)
+    for (uint64_t from = 0; from <= 140; from += f->kind == KAFKA ? 35 : 1)
         expect_range(f, from, 140);
 }
 
@@ -277,7 +308,7 @@ static void test_generations(void **state)
         fill(f, 2);
     r = reader(f, 0);
     for (unsigned i = 0; i < 6; i++) {
-        assert_int_equal(journal_read(r, 0, &record, &f->e), 1);
+        assert_int_equal(journal_read(r, patience(f, 0), &record, &f->e), 1);
         assert_int_equal(record.generation, i / 2 + 1);
     }
     journal_reader_close(r);
@@ -305,12 +336,62 @@ static void test_two_writers(void **state)
 
     assert_int_equal(journal_writer_open(&f->o, &second, &note, &f->e), -1);
     assert_int_equal(f->e.class, ERR_RETRY);
-    assert_non_null(strstr(f->e.msg, f->file ? f->dir : "memory:"));
+    assert_non_null(strstr(f->e.msg, f->kind == FILES ? f->dir : "memory:"));
     assert_int_equal(journal_remove(&f->o, &f->e), -1);
     assert_int_equal(f->e.class, ERR_RETRY);
     journal_writer_close(w);
     w = writer(f);
     journal_writer_close(w);
+}
+
+/* Nobody knows whether a writer lives on the other side of a broker: the second one takes over, and
+ * the first one learns that before it says "durable". */
+static void test_take_over(void **state)
+{
+    struct fixture *f = *state;
+    struct journal_writer *first = writer(f);
+    uint32_t a = declare_a(f, first);
+    struct journal_writer *second;
+    struct journal_reader *r;
+
+    append(f, first, a, 3);
+    flush(f, first);
+    second = writer(f);
+    assert_int_equal(journal_next(second), 3);
+    append(f, first, a, 2);
+    assert_int_equal(journal_flush(first, &f->e), -1);
+    assert_int_equal(f->e.class, ERR_FENCED);
+    assert_int_equal(journal_durable(first), 3);
+    assert_int_equal(journal_flush(first, &f->e), -1);
+    append(f, second, declare_a(f, second), 4);
+    flush(f, second);
+    r = reader(f, 0);
+    for (uint64_t n = 0; n < 7; n++)
+        expect_record(f, r, n, 0);
+    expect_nothing(f, r);
+    journal_reader_close(r);
+    journal_writer_close(first);
+    journal_writer_close(second);
+    second = writer(f);
+    assert_int_equal(journal_next(second), 7);
+    journal_writer_close(second);
+}
+
+/* A topic that another migration of the same name made. */
+static void test_owner(void **state)
+{
+    struct fixture *f = *state;
+    struct journal_writer *w;
+    char *note;
+
+    f->o.owner = "one";
+    fill(f, 3);
+    f->o.owner = "another";
+    assert_int_equal(journal_writer_open(&f->o, &w, &note, &f->e), -1);
+    assert_int_equal(f->e.class, ERR_REFUSED);
+    f->o.owner = "one";
+    fill(f, 1);
+    expect_range(f, 0, 4);
 }
 
 static void test_two_readers(void **state)
@@ -396,9 +477,13 @@ static void test_reader_behind_trim(void **state)
     ok(f, journal_trim(&f->o, 400, &f->e));
     /* It may finish what it holds, then learns the truth; it never jumps. */
     for (uint64_t n = 1; rc == 1 && n < 500; n++) {
-        rc = journal_read(r, 0, &record, &f->e);
+        rc = journal_read(r, patience(f, 0), &record, &f->e);
         if (rc == 1)
             assert_int_equal(record.number, n);
+    }
+    if (f->kind == KAFKA && rc == 1) { /* it held them all */
+        journal_reader_close(r);
+        return;
     }
     assert_int_equal(rc, -1);
     assert_int_equal(f->e.class, ERR_FATAL);
@@ -517,11 +602,11 @@ static void test_large_record(void **state)
             expect_record(f, r, n, 0);
             continue;
         }
-        assert_int_equal(journal_read(r, 0, &record, &f->e), 1);
+        assert_int_equal(journal_read(r, patience(f, 0), &record, &f->e), 1);
         assert_int_equal(record.len, size);
         assert_memory_equal(record.data, large, size);
     }
-    assert_int_equal(journal_read(r, 0, &record, &f->e), 1);
+    assert_int_equal(journal_read(r, patience(f, 0), &record, &f->e), 1);
     assert_int_equal(record.len, 0);
     journal_reader_close(r);
     r = reader(f, 4);
@@ -535,7 +620,7 @@ static uint64_t read_schema(struct fixture *f, struct journal_reader *r, const c
 {
     struct journal_record record;
 
-    assert_int_equal(journal_read(r, 0, &record, &f->e), 1);
+    assert_int_equal(journal_read(r, patience(f, 0), &record, &f->e), 1);
     assert_string_equal(journal_schema_text(r, record.schema), text);
     return record.schema;
 }
@@ -590,7 +675,7 @@ static void test_remove(void **state)
     ok(f, journal_remove(&f->o, &f->e));
     ok(f, journal_remove(&f->o, &f->e));
     assert_int_equal(journal_stat(&f->o, &stats, &f->e), 0);
-    assert_int_equal(journal_read(r, 50, &record, &f->e), -1);
+    assert_int_equal(journal_read(r, f->kind == KAFKA ? 3 * BROKER_MS : 50, &record, &f->e), -1);
     assert_int_equal(f->e.class, ERR_FATAL);
     journal_reader_close(r);
     fill(f, 1);
@@ -706,13 +791,14 @@ static void die_unflushed(struct fixture *f, unsigned flushed, unsigned unflushe
     pid_t child;
     int status;
 
-    if (!f->file) {
+    if (f->kind != FILES) {
         struct journal_writer *w = writer(f);
 
         append(f, w, declare_a(f, w), flushed);
         flush(f, w);
         append(f, w, 0, unflushed);
-        memory_journal_crash(f->uri, 0, false);
+        if (f->kind == MEMORY)
+            memory_journal_crash(f->uri, 0, false);
         journal_writer_close(w);
         return;
     }
@@ -757,36 +843,79 @@ static void test_killed_writer(void **state)
     expect_range(f, 0, total);
 }
 
+/* Says loudly what was not run. */
+static void skip_without_broker(void **state)
+{
+    if (((struct fixture *)*state)->skipped)
+        skip();
+}
+
+#define OVER_KAFKA(test)                                                                           \
+    static void test##_kafka(void **state)                                                         \
+    {                                                                                              \
+        skip_without_broker(state);                                                                \
+        test(state);                                                                               \
+    }
+
+OVER_KAFKA(test_empty)
+OVER_KAFKA(test_durable_before_seen)
+OVER_KAFKA(test_reopen)
+OVER_KAFKA(test_generations)
+OVER_KAFKA(test_idle_generation)
+OVER_KAFKA(test_take_over)
+OVER_KAFKA(test_owner)
+OVER_KAFKA(test_two_readers)
+OVER_KAFKA(test_open_at_the_end)
+OVER_KAFKA(test_trim)
+OVER_KAFKA(test_reader_behind_trim)
+OVER_KAFKA(test_ceiling)
+OVER_KAFKA(test_notes)
+OVER_KAFKA(test_large_record)
+OVER_KAFKA(test_schemas)
+OVER_KAFKA(test_remove)
+OVER_KAFKA(test_timeout)
+OVER_KAFKA(test_follow_thread)
+OVER_KAFKA(test_killed_writer)
+
+#define KAFKA_ONLY(test)                                                                           \
+    {                                                                                              \
+#test " (kafka)", test##_kafka, setup_kafka, teardown, NULL                                \
+    }
 #define BOTH(test)                                                                                 \
     {#test " (file)", test, setup_file, teardown, NULL},                                           \
     {                                                                                              \
 #test " (memory)", test, setup_memory, teardown, NULL                                      \
     }
+#define ALL(test) BOTH(test), KAFKA_ONLY(test)
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        BOTH(test_empty),
-        BOTH(test_durable_before_seen),
-        BOTH(test_reopen),
-        BOTH(test_generations),
-        BOTH(test_idle_generation),
+        ALL(test_empty),
+        ALL(test_durable_before_seen),
+        ALL(test_reopen),
+        ALL(test_generations),
+        ALL(test_idle_generation),
         BOTH(test_two_writers),
-        BOTH(test_two_readers),
-        BOTH(test_open_at_the_end),
-        BOTH(test_trim),
-        BOTH(test_reader_behind_trim),
-        BOTH(test_ceiling),
-        BOTH(test_notes),
-        BOTH(test_large_record),
-        BOTH(test_schemas),
-        BOTH(test_remove),
-        BOTH(test_timeout),
-        BOTH(test_follow_thread),
+        KAFKA_ONLY(test_take_over),
+        KAFKA_ONLY(test_owner),
+        ALL(test_two_readers),
+        ALL(test_open_at_the_end),
+        ALL(test_trim),
+        ALL(test_reader_behind_trim),
+        ALL(test_ceiling),
+        ALL(test_notes),
+        ALL(test_large_record),
+        ALL(test_schemas),
+        ALL(test_remove),
+        ALL(test_timeout),
+        ALL(test_follow_thread),
         {"test_follow_process (file)", test_follow_process, setup_file, teardown, NULL},
-        BOTH(test_killed_writer),
+        ALL(test_killed_writer),
 
     };
 
+    /* A part of a name runs those alone. */
+    cmocka_set_test_filter(argc > 1 ? argv[1] : NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
