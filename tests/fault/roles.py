@@ -1,0 +1,169 @@
+#!/usr/bin/python3
+"""Roles as processes of their own, PostgreSQL to PostgreSQL: started all at once on nothing, two
+snapshots side by side, --max-runtime, and each role killed once; whoever conducts is killed while it
+does, and the other snapshot takes over. At the end nothing differs and every role ends by itself.
+
+    roles.py --binary FILE [--keep]
+"""
+
+import argparse
+import os
+import pathlib
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from harness import compare  # noqa: E402
+from harness.base import Failure, Workdir, guarded, until  # noqa: E402
+from harness.lockstep import Lockstep  # noqa: E402
+from harness.servers import Server, make_database, make_roles  # noqa: E402
+
+ROWS = 60_000
+SCHEMA = f"""
+CREATE TABLE big (id bigint PRIMARY KEY, v text);
+CREATE TABLE small (id int PRIMARY KEY, big bigint REFERENCES big (id), n int DEFAULT 0);
+INSERT INTO big SELECT i, repeat(md5(i::text), 6) FROM generate_series(1, {ROWS}) i;
+INSERT INTO small SELECT i, i FROM generate_series(1, 1000) i;
+GRANT ALL ON ALL TABLES IN SCHEMA public TO app;
+"""
+CONFIG = "snapshot: {workers: 1, chunk_size: 1MiB, max_rate: 1MiB}\n"
+
+
+class Roles:
+    def __init__(self, args, cleanup):
+        self.args, self.cleanup = args, cleanup
+        self.workdir = Workdir(None, "lockstep-roles-")
+        self.began = time.monotonic()
+
+    def set_up(self):
+        servers = []
+        for side in ("source", "target"):
+            server = Server(self.workdir.path, side)
+            self.cleanup.add(lambda s=server: s.stop("immediate"))
+            server.init()
+            server.start()
+            make_roles(server, side)
+            make_database(server, side, "shop")
+            servers.append(server)
+        self.source, self.target = servers
+        self.source.psql("shop", user="shop_owner", input=SCHEMA)
+        # Two Lockstep objects of one folder and file: the second is for the second snapshot.
+        self.one, self.two = (Lockstep(self.args.binary, self.workdir.path / "migration", "shop",
+                                       self.source, self.target) for _ in range(2))
+        for lockstep in (self.one, self.two):
+            self.cleanup.add(lockstep.end)
+        self.one.config(CONFIG)
+
+    def say(self, text):
+        print(f"{time.monotonic() - self.began:6.1f} s  {text}", flush=True)
+
+    def conductor(self):
+        """The pid in host:pid:start, or None."""
+        got = self.target.query("SELECT body->>'holder' FROM lockstep.fact WHERE kind = 'lease' "
+                                "AND key = 'conductor'", "shop")
+        return int(got[0][0].split(":")[1]) if got and got[0][0] else None
+
+    def copied(self):
+        return self.target.value("SELECT count(*) FROM big", "shop")
+
+    def must_live(self):
+        for lockstep in (self.one, self.two):
+            for role, process in lockstep.roles.items():
+                if process.poll() is not None:
+                    raise Failure(f"{role} ended by itself (exit {process.returncode}):\n"
+                                  f"{lockstep.role_tail(role)}")
+
+    def write(self, n):
+        self.source.query(f"UPDATE small SET n = n + 1 WHERE id % 10 = {n};"
+                          f"INSERT INTO small VALUES ({2000 + n}, 1);"
+                          f"DELETE FROM small WHERE id = {100 + n}", "shop", user="app")
+
+    def begin(self):
+        """All at once, with nothing there: each checks, one registers, one makes the slot."""
+        for role in ("apply", "capture", "snapshot"):
+            self.one.start_role(role)
+        self.two.start_role("snapshot")
+        until("chunks are copied", 40, lambda: self.must_live() or (
+            self.one.phase() == "snapshot" and self.copied() > 0))
+        self.say("copying")
+
+    def kill_conductor(self):
+        first = self.conductor()
+        owner = next(x for x in (self.one, self.two) if x.roles["snapshot"].pid == first)
+        before = self.copied()
+        owner.kill_role("snapshot")
+        until("the other snapshot conducts", 20, lambda: self.conductor() not in (None, first))
+        if self.conductor() == owner.roles["snapshot"].pid:
+            raise Failure("a dead process conducts")
+        until("the other snapshot copies on", 20, lambda: self.copied() > before)
+        owner.start_role("snapshot")
+        self.say("the conductor was killed, the other took over")
+
+    def kill_each(self):
+        for n, role in enumerate(("capture", "apply")):
+            self.write(n)
+            self.one.kill_role(role)
+            self.write(n + 5)
+            self.one.start_role(role)
+        self.say("capture and apply were killed")
+
+    def in_time(self):
+        """A third snapshot that may run for two seconds."""
+        began = time.monotonic()
+        self.one.must("snapshot", "--max-runtime", "2s", status=75, timeout=30)
+        took = time.monotonic() - began
+        if not 2 <= took < 10:
+            raise Failure(f"--max-runtime 2s ended after {took:.1f} s")
+        self.one.must("snapshot", "--max-runtime", "soon", status=2)
+        self.one.must("capture", status=4, timeout=60)
+        self.say("stopped in time with 75; a second capture is refused")
+
+    def end(self):
+        for lockstep in (self.one, self.two):
+            code = lockstep.roles["snapshot"].wait(90)
+            if code:
+                raise Failure(f"snapshot: exit {code}\n{lockstep.role_tail('snapshot')}")
+        until("following", 60, lambda: self.one.none_parked(self.one.status())["phase"] ==
+              "following")
+        self.write(8)
+        self.one.must("verify", timeout=120)
+        until("the last change is there", 30, lambda: self.target.query(
+            "SELECT 1 FROM small WHERE id = 2008", "shop"))
+        bad, tables = compare.differing(self.source, self.target)
+        if bad:
+            raise Failure(f"differences in {bad}")
+        self.one.must("finish", "--abandon", "--yes", timeout=90)
+        for role in ("capture", "apply"):
+            code = self.one.roles[role].wait(30)
+            if code:
+                raise Failure(f"{role}: exit {code}\n{self.one.role_tail(role)}")
+        return tables
+
+    def go(self):
+        self.set_up()
+        self.begin()
+        self.kill_conductor()
+        self.kill_each()
+        self.in_time()
+        tables = self.end()
+        print(f"three roles killed once each, {tables} tables equal, "
+              f"{time.monotonic() - self.began:.0f} s")
+
+
+def main(cleanup):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--binary", required=True)
+    parser.add_argument("--keep", action="store_true")
+    args = parser.parse_args()
+    args.binary = os.path.abspath(args.binary)
+    run = Roles(args, cleanup)
+    state = {"ok": False}
+    cleanup.add(lambda: run.workdir.remove() if state["ok"] and not args.keep else
+                print(f"kept: {run.workdir.path} (migration/*.log, source/server.log, …)"))
+    run.go()
+    state["ok"] = True
+    return 0
+
+
+if __name__ == "__main__":
+    guarded(main)
