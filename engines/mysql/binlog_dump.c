@@ -1,6 +1,7 @@
 /* The commands are sent by the library's own db_command; packets are taken by fetching rows of a
- * result without columns: that is the library's one non-blocking call that hands over a packet as
- * it is, with TLS and packets of more than 16 MiB dealt with.
+ * result without columns, whose reader is ours (the connection's methods are a copy with that one
+ * replaced): so the library's non-blocking half drives a plain mysql_net_read_packet(), with TLS
+ * and packets of more than 16 MiB dealt with.
  *
  * The server sends a heartbeat each second in which it has nothing else, so silence means that the
  * connection is dead. Two captures under one server_id throw each other out: the number is made of
@@ -19,7 +20,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define HEADER_SIZE 19
 #define FIRST_EVENT 4
 #define FLAG_ANNOTATE 2 /* nothing is left out, so offsets need no guess */
 #define POLL_SLICE_MS 50
@@ -30,7 +30,8 @@
 
 struct binlog_dump {
     struct my_db *db;
-    MYSQL_RES result; /* the one without columns */
+    struct st_mariadb_methods methods; /* the library's, but for read_packet */
+    MYSQL_RES result;                  /* the one without columns */
     char *row[1];
     unsigned long lengths[1];
     MYSQL_ROW got;
@@ -40,6 +41,22 @@ struct binlog_dump {
     bool permit;
     bool large;
 };
+
+/* In the place of db_read_one_row; lengths[0]: the packet's. */
+static int read_packet(MYSQL *conn, unsigned int fields, MYSQL_ROW row, unsigned long *lengths)
+{
+    unsigned long n = mysql_net_read_packet(conn);
+
+    (void)fields;
+    (void)row;
+    /* The error's value is of 32 bits. */
+    if ((unsigned)n == (unsigned)-1 || n == 0)
+        return -1;
+    if (n < 9 && conn->net.read_pos[0] == 254)
+        return 1; /* the end */
+    lengths[0] = n;
+    return 0;
+}
 
 /* FNV-1a */
 static uint32_t hash(uint32_t h, const char *s)
@@ -162,21 +179,16 @@ static int fetch(struct binlog_dump *d, int timeout_ms, struct err *e)
 int binlog_dump_next(struct binlog_dump *d, int timeout_ms, const uint8_t **event, size_t *len,
                      struct err *e)
 {
-    const NET *net = &d->db->conn->net;
-    size_t room;
+    const uint8_t *packet;
     int rc = fetch(d, timeout_ms, e);
 
     if (rc <= 0)
         return rc;
-    /* The library does not tell the packet's length; the event does, and lies in its buffer. */
-    room = (size_t)(net->buff_end - net->read_pos);
-    if (room < 1 + HEADER_SIZE)
-        return err_set(e, ERR_FATAL, "the server sent a truncated binlog event");
-    *event = net->read_pos + 1;
-    *len = (size_t)(*event)[9] | (size_t)(*event)[10] << 8 | (size_t)(*event)[11] << 16 |
-           (size_t)(*event)[12] << 24;
-    if (net->read_pos[0] != 0 || *len < HEADER_SIZE || *len > room - 1)
+    packet = d->db->conn->net.read_pos;
+    if (packet[0] != 0)
         return err_set(e, ERR_FATAL, "the server sent a packet that is no binlog event");
+    *event = packet + 1;
+    *len = d->lengths[0] - 1;
     return 1;
 }
 
@@ -188,6 +200,7 @@ static int command(struct binlog_dump *d, enum enum_server_command what, const u
     conn->status = MYSQL_STATUS_READY;
     if (conn->methods->db_command(conn, what, (const char *)data, len, 1, NULL) != 0)
         return my_fail(d->db, "asking for the binlog", e);
+    conn->methods = &d->methods;
     d->result = (MYSQL_RES){.handle = conn, .row = d->row, .lengths = d->lengths};
     return 0;
 }
@@ -249,6 +262,8 @@ int binlog_dump_open(const struct db_options *o, struct position from, struct bi
         return -1;
     }
     d->server_id = server_id_of(d->db);
+    d->methods = *d->db->conn->methods;
+    d->methods.db_read_one_row = read_packet;
     if (begin(d, from, e) < 0) {
         binlog_dump_close(d);
         return err_wrap(e, "binlog %" PRIu64 ":%" PRIu64, from.major, from.minor);

@@ -62,7 +62,7 @@ def our_changes(text, tables):
     values = {"N": lambda h: None, "U": lambda h: "unchanged", "S": bytes.fromhex}
     for line in text.splitlines():
         words = line.split("\t")
-        if words[0] == "table":
+        if words[0] == "table" and "the source ran on it: CREATE" not in line:
             raise SystemExit(f"a table was parked: {line}")
         if words[0] != "change":
             continue
@@ -100,20 +100,24 @@ def their_changes(text, tables):
 def unquoted(text):
     assert text[0] == text[-1] == "'", text
     raw = text[1:-1].encode("utf-8", "surrogateescape")
-    return re.sub(rb"\\(x[0-9a-fA-F]{2}|.)", lambda m: bytes.fromhex(m[1][1:].decode())
-                  if m[1][:1] == b"x" else m[1], raw)
+    # Quotes and backslashes stand as they are, other control characters in hex.
+    return re.sub(rb"\\x([0-9a-fA-F]{2})", lambda m: bytes.fromhex(m[1].decode()), raw)
 
 
 def trimmed(text):
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+def digits(text):
+    return re.sub(r"[^0-9]", "", text.lower().partition("e")[0]).strip("0")
+
+
 def same_float(theirs, ours, single):
-    """They print six digits: ours must be the shortest text of a number that prints so."""
-    number = float(ours)
-    if single and struct.unpack("f", struct.pack("f", number))[0] != number:
-        number = struct.unpack("f", struct.pack("f", number))[0]
-    return "%g" % number == theirs.strip() or "%-20g" % number == theirs
+    """Of a float they print six digits only. Of a double more than it has: ours has to read back as
+    the same bits, with no digit too many (Python prints the shortest form)."""
+    if single:
+        return "%g" % struct.unpack("f", struct.pack("f", float(ours)))[0] == theirs.strip()
+    return float(theirs) == float(ours) and digits(ours) == digits(repr(float(ours)))
 
 
 def expected(column, text):

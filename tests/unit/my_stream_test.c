@@ -1,0 +1,253 @@
+/* stream.c on a real server: what is written comes out, once, in order, and from any position. */
+#include "engines/mysql/my.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#define WAIT_MS 10000
+
+static struct db *db;
+static struct arena arena;
+static struct column columns[] = {
+    {.name = (char *)"id", .source_type = (char *)"int(11)", .kind = TYPE_INT32, .key = 1},
+    {.name = (char *)"note", .source_type = (char *)"longtext", .kind = TYPE_TEXT},
+    {.name = (char *)"day", .source_type = (char *)"date", .kind = TYPE_DATE},
+};
+static size_t key[] = {0};
+static struct table table = {.schema = (char *)"stream_test",
+                             .name = (char *)"t",
+                             .ncolumns = 3,
+                             .columns = columns,
+                             .nkey = 1,
+                             .key = key};
+static struct table *tables[] = {&table};
+static struct table_list plan = {.n = 1, .v = tables};
+static struct db_options options = {.migration = "streamtest", .use = DB_CONTROL};
+
+static void sql(const char *text)
+{
+    struct err e = {0};
+
+    if (my_exec(my_db_from(db), text, strlen(text), NULL, &e) < 0)
+        fail_msg("%s: %s", text, e.msg);
+}
+
+static struct stream *open_at(struct position from)
+{
+    struct stream_request r = {.options = &options, .tables = &plan, .from = from, .epoch = 1};
+    struct stream *s;
+    struct err e = {0};
+
+    if (my_stream_open(&r, &s, &e) < 0)
+        fail_msg("%s", e.msg);
+    return s;
+}
+
+/* The next event that is not only a position. */
+static struct event next(struct stream *s)
+{
+    struct event ev;
+    struct err e = {0};
+
+    do {
+        if (my_stream_next(s, WAIT_MS, &ev, &e) < 0)
+            fail_msg("%s", e.msg);
+        assert_int_not_equal(ev.kind, EVENT_NONE);
+    } while (ev.kind == EVENT_POSITION);
+    return ev;
+}
+
+static void expect_change(struct stream *s, enum change_op op, const char *id)
+{
+    struct event ev = next(s);
+    const struct row *row;
+
+    assert_int_equal(ev.kind, EVENT_CHANGE);
+    assert_int_equal(ev.change.op, op);
+    row = op == OP_DELETE ? ev.change.before : ev.change.after;
+    if (id)
+        assert_memory_equal(row->v[0].data, id, row->v[0].len);
+}
+
+static struct position start(void)
+{
+    struct stream_origin o;
+    struct err e = {0};
+
+    sql("DROP DATABASE IF EXISTS stream_test");
+    sql("CREATE DATABASE stream_test CHARACTER SET utf8mb4");
+    sql("CREATE TABLE stream_test.t (id INT PRIMARY KEY, note LONGTEXT, day DATE)");
+    sql("CREATE TABLE stream_test.u (id INT)");
+    sql("CREATE DATABASE IF NOT EXISTS lockstep CHARACTER SET ascii");
+    sql("CREATE TABLE IF NOT EXISTS lockstep.origin (id BIGINT UNSIGNED PRIMARY KEY, n INT)");
+    sql("CREATE TABLE IF NOT EXISTS lockstep.mark (token VARCHAR(64) PRIMARY KEY)");
+    if (my_stream_create(&options, &plan, false, &arena, &o, &e) < 0)
+        fail_msg("%s", e.msg);
+    assert_int_equal(position_cmp(o.start, o.cut.past), 0);
+    return o.start;
+}
+
+static void test_transactions(void **state)
+{
+    struct position from = start();
+    struct stream *s = open_at(from);
+    struct txn first;
+    struct event ev;
+
+    sql("INSERT INTO stream_test.t VALUES (1, 'a', NULL), (2, 'b', NULL)");
+    sql("INSERT INTO stream_test.u VALUES (1)");
+    sql("UPDATE stream_test.t SET id = 3 WHERE id = 2");
+    sql("DELETE FROM stream_test.t WHERE id = 1");
+    ev = next(s);
+    assert_int_equal(ev.kind, EVENT_BEGIN);
+    first = ev.txn;
+    assert_true(position_cmp(first.commit, from) >= 0);
+    expect_change(s, OP_INSERT, "1");
+    expect_change(s, OP_INSERT, "2");
+    ev = next(s);
+    assert_int_equal(ev.kind, EVENT_COMMIT);
+    assert_true(position_cmp(ev.next, first.commit) > 0);
+    my_stream_close(s);
+
+    s = open_at(ev.next);
+    ev = next(s);
+    assert_int_equal(ev.kind, EVENT_BEGIN);
+    ev = next(s);
+    assert_int_equal(ev.change.op, OP_UPDATE);
+    assert_memory_equal(ev.change.before->v[0].data, "2", 1);
+    assert_int_equal(ev.change.before->v[1].state, VALUE_UNCHANGED);
+    assert_memory_equal(ev.change.after->v[0].data, "3", 1);
+    assert_int_equal(next(s).kind, EVENT_COMMIT);
+    assert_int_equal(next(s).kind, EVENT_BEGIN);
+    expect_change(s, OP_DELETE, "1");
+    assert_int_equal(next(s).kind, EVENT_COMMIT);
+    my_stream_close(s);
+}
+
+static void test_ours_and_marks(void **state)
+{
+    struct stream *s = open_at(start());
+    struct event ev;
+
+    sql("START TRANSACTION");
+    sql("REPLACE INTO lockstep.origin VALUES (1, 1)");
+    sql("INSERT INTO stream_test.t VALUES (5, 'ours', NULL)");
+    sql("COMMIT");
+    sql("REPLACE INTO lockstep.mark VALUES ('token-1')");
+    ev = next(s);
+    assert_int_equal(ev.kind, EVENT_MARK);
+    assert_string_equal(ev.token, "token-1");
+    my_stream_close(s);
+}
+
+static void test_ddl(void **state)
+{
+    struct stream *s = open_at(start());
+    struct event ev;
+
+    sql("TRUNCATE TABLE stream_test.t");
+    sql("INSERT IGNORE INTO stream_test.t VALUES (1, 'x', '0000-00-00')");
+    sql("ALTER TABLE stream_test.t ADD COLUMN more INT");
+    sql("INSERT INTO stream_test.t VALUES (7, 'wide', NULL, 1)");
+    assert_int_equal(next(s).kind, EVENT_BEGIN);
+    expect_change(s, OP_TRUNCATE, NULL);
+    assert_int_equal(next(s).kind, EVENT_COMMIT);
+    ev = next(s);
+    assert_int_equal(ev.kind, EVENT_TABLE);
+    assert_non_null(strstr(ev.reason, "\"day\": it holds 0000-00-00"));
+    ev = next(s);
+    assert_int_equal(ev.kind, EVENT_TABLE);
+    assert_non_null(strstr(ev.reason, "ALTER TABLE"));
+    ev = next(s);
+    assert_int_equal(ev.kind, EVENT_TABLE);
+    assert_non_null(strstr(ev.reason, "\"more\" that was not planned"));
+    my_stream_close(s);
+}
+
+/* An idle source goes on (heartbeats), and a large row comes whole, over a new connection after. */
+static void test_idle_and_large(void **state)
+{
+    struct stream *s = open_at(start());
+    struct event ev;
+    struct err e = {0};
+
+    sql("INSERT INTO stream_test.u VALUES (2)");
+    assert_int_equal(my_stream_next(s, WAIT_MS, &ev, &e), 0);
+    assert_int_equal(ev.kind, EVENT_POSITION);
+    sql("INSERT INTO stream_test.t VALUES (8, REPEAT('x', 20000000), NULL)");
+    sql("INSERT INTO stream_test.t VALUES (9, 'after', NULL)");
+    assert_int_equal(next(s).kind, EVENT_BEGIN);
+    ev = next(s);
+    assert_int_equal(ev.change.after->v[1].len, 20000000);
+    assert_int_equal(next(s).kind, EVENT_COMMIT);
+    assert_int_equal(next(s).kind, EVENT_BEGIN);
+    expect_change(s, OP_INSERT, "9");
+    assert_int_equal(next(s).kind, EVENT_COMMIT);
+    my_stream_close(s);
+}
+
+static void test_purged_and_xa(void **state)
+{
+    struct stream_request r = {.options = &options, .tables = &plan, .from = {1, 4}, .epoch = 1};
+    struct stream *s;
+    struct stream_origin o;
+    struct err e = {0};
+    MYSQL_RES *res;
+    char purge[200];
+
+    start();
+    sql("FLUSH BINARY LOGS");
+    res = my_query(my_db_from(db), "SHOW MASTER STATUS", &e);
+    assert_non_null(res);
+    snprintf(purge, sizeof(purge), "PURGE BINARY LOGS TO '%s'", mysql_fetch_row(res)[0]);
+    mysql_free_result(res);
+    sql(purge);
+    assert_int_equal(my_stream_open(&r, &s, &e), -1);
+    assert_int_equal(e.class, ERR_FATAL);
+    sql("XA START 'branch'");
+    sql("INSERT INTO stream_test.u VALUES (3)");
+    sql("XA END 'branch'");
+    sql("XA PREPARE 'branch'");
+    assert_int_equal(my_stream_create(&options, &plan, false, &arena, &o, &e), -1);
+    assert_int_equal(e.class, ERR_REFUSED);
+    assert_non_null(strstr(e.msg, "branch"));
+    sql("XA ROLLBACK 'branch'");
+}
+
+static int set_up(void **state)
+{
+    struct err e = {0};
+
+    options.uri = getenv("LOCKSTEP_TEST_MY");
+    if (!options.uri) {
+        print_message("SKIPPED: LOCKSTEP_TEST_MY is not set (tests/with_mariadb)\n");
+        exit(0);
+    }
+    if (my_open(&options, &db, &e) < 0) {
+        print_message("%s\n", e.msg);
+        return -1;
+    }
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    my_close(db);
+    arena_release(&arena);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_transactions),  cmocka_unit_test(test_ours_and_marks),
+        cmocka_unit_test(test_ddl),           cmocka_unit_test(test_idle_and_large),
+        cmocka_unit_test(test_purged_and_xa),
+    };
+
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
