@@ -80,7 +80,10 @@ static const char *const page_head[] = {
     "This page is generated from the table of states: `lockstep docs cutover`. `lockstep cutover "
     "--dry-run` prints the same rows with how their guards stand now.",
     "",
-    "The side that closes is the source, the side that opens is the target. Before `closed` any "
+    "`lockstep cutover` closes the source and opens the target; `lockstep rollback` is the same "
+    "road "
+    "in the other direction, with everything written since; then `cutover` again, as often as one "
+    "likes. What follows speaks of the cutover. Before `closed` any "
     "failure, timeout (`--max-pause`), or new coordinator undoes in reverse order: the source is "
     "open again, the target stays sealed, the state is `prepared`. From `closed` on the road goes "
     "only forward. `lockstep cutover` said again goes on, or takes back first, whatever happened "
@@ -92,6 +95,17 @@ static const char *const page_head[] = {
     "written "
     "may still commit for 100 ms, then their sessions are ended. Nothing that was acknowledged is "
     "lost.",
+    "",
+    "The way back is made at `prepared`, on the sealed target, before its first write: publication "
+    "and slot `lockstep_<migration>_back` there, facts on the source, a journal beside the other "
+    "(`.back`). The running process carries it from then on, and no write is refused before a "
+    "marker "
+    "has travelled it. It needs `wal_level = logical` and a role with REPLICATION on the target, "
+    "and "
+    "on the source the right to set `session_replication_role`: `check` warns, and the cutover "
+    "goes "
+    "on without, and says so. After a rollback the target stays sealed and is kept up to date as "
+    "before. `lockstep finish` ends the migration on whichever side lives.",
     "",
     "If every coordinator dies before the seal, the source opens by itself when the lease "
     "(`cutover.lease`) ends. If it dies behind the seal, neither side takes writes until the next "
@@ -106,13 +120,16 @@ static const char *const page_tail[] = {
     "`cutover.on_switch` is run by `/bin/sh` in the folder of the configuration, when the target "
     "takes writes already and the source never will again; it may take 60 s. It may be run again "
     "(after a kill, or if it failed), so it must be idempotent. In its environment: "
-    "`LOCKSTEP_MIGRATION`, `LOCKSTEP_DIRECTION` (forward), `LOCKSTEP_SOURCE` and `LOCKSTEP_TARGET` "
-    "(without passwords), `LOCKSTEP_POSITION`, `LOCKSTEP_EPOCH`, `LOCKSTEP_PAUSE_MS`. If it fails, "
+    "`LOCKSTEP_MIGRATION`, `LOCKSTEP_DIRECTION` (forward or back), `LOCKSTEP_SOURCE` and "
+    "`LOCKSTEP_TARGET` (as configured, without passwords), `LOCKSTEP_FROM` and `LOCKSTEP_TO` (the "
+    "side that was closed, and the one that takes the writes), `LOCKSTEP_POSITION`, "
+    "`LOCKSTEP_EPOCH`, `LOCKSTEP_PAUSE_MS`. If it fails, "
     "the cutover exits 1, but is made: move the traffic by hand, or say `lockstep cutover` again.",
     "",
     "## The record",
     "",
-    "`cutover-<migration>.json` beside the configuration: position, sequence values, whom the "
+    "`cutover-<migration>.json` (or `rollback-…`) beside the configuration: position, sequence "
+    "values, whom the "
     "fence "
     "waited for, the duration of each step and of the pause; after a failure why it was undone.",
 };

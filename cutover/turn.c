@@ -102,13 +102,42 @@ static int load_stream(struct cutover *c, struct stream_fact *out, struct err *e
     return exists ? stream_fact_load(c->closing, &c->arena, out, e) : 0;
 }
 
+/* Is the way back that was made earlier still that of today's tables? (One may have been copied
+ * again in a new shape since.) Not asked of one that has been travelled. */
+static int is_stale(struct cutover *c, bool *out, struct err *e)
+{
+    struct table_list now;
+    struct table_list made;
+
+    if (way_shapes(c->opening, &c->tables, &c->arena, &now, e) < 0 ||
+        shapes_load(c->closing, &c->arena, &made, e) < 0)
+        return -1;
+    *out = now.n != made.n;
+    for (size_t i = 0; i < now.n && !*out; i++) {
+        const struct table *t = table_list_find(&made, table_label(now.v[i]));
+
+        /* One without an identity was given the whole row when the way was made. */
+        *out = !t || t->id != now.v[i]->id || !table_same_shape(t, now.v[i]);
+    }
+    return 0;
+}
+
 /* 1: there is one; 0: there is none to be had; -1. */
 static int have(struct cutover *c, struct err *e)
 {
     struct stream_fact seen;
+    bool stale = false;
 
     if (load_stream(c, &seen, e) < 0)
         return -1;
+    if (seen.state == STREAM_CREATED && !other_closed_it(c) && !c->r->back &&
+        is_stale(c, &stale, e) < 0)
+        return err_wrap(e, "looking at the way back");
+    if (stale) {
+        say(c, "the way back is of other tables than today's: it is made anew");
+        if (turn_forget(c, e) < 0 || load_stream(c, &seen, e) < 0)
+            return -1;
+    }
     if (seen.state == STREAM_CREATED || make(c, &seen, e) == 0) {
         note(c, "way_back", json_true());
         return 1;

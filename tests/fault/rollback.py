@@ -62,6 +62,30 @@ class Rollback(Cutover):
         mark = len(self.writers.acknowledged)
         until(f"writers go on {what}", 30, lambda: len(self.writers.acknowledged) > mark + 100)
 
+    def cannot_carry(self):
+        """A way back that does not carry is taken away again, and nobody was refused a write."""
+        hung = self.stopped_at("prepared:before")
+        self.lockstep.kill()
+        hung.send_signal(signal.SIGCONT)
+        code = hung.wait(90)
+        self.must(f"cutover while nothing is carried ({self.hung_log()})", code, 4)
+        self.lockstep.start()
+        if "does not carry" not in self.hung_log():
+            raise Failure(f"the failure does not say that nothing is carried: {self.hung_log()}")
+        self.must("state after it", self.state(), "none")
+        self.must("slots on the target", self.target.value(
+            "SELECT count(*) FROM pg_replication_slots", "shop"), 0)
+        self.must("facts of a stream on the source", self.source.value(
+            "SELECT count(*) FROM lockstep.fact WHERE kind IN ('stream', 'lane', 'shape')", "shop"), 0)
+        if self.prober.last("source"):
+            raise Failure("the source refuses writes after a preparation that failed")
+
+        def ready():
+            self.lockstep.must_live()
+            return self.lockstep.do("cutover", "--dry-run")[0] == 0
+        until("everything follows again", 60, ready, every=0.3)
+        self.say("a way back that does not carry: taken away again")
+
     def there(self):
         code, out, err = self.cutover("--json")
         self.must(f"cutover ({err or out})", code, 0)
@@ -196,6 +220,8 @@ class Rollback(Cutover):
         self.follow()
         self.refuses_rollback()
         self.rounds = 2
+        if not self.args.short:
+            self.cannot_carry()
         # Opened to probes of both sides until `prepared`: only what comes behind counts.
         self.must("killed when prepared", self.cutover(kill="prepared:after")[0], -signal.SIGKILL)
         self.first_switch = time.monotonic()
