@@ -32,7 +32,7 @@ CONFIG = "snapshot: {workers: 1, chunk_size: 1MiB, max_rate: 1MiB}\n"
 class Roles:
     def __init__(self, args, cleanup):
         self.args, self.cleanup = args, cleanup
-        self.workdir = Workdir(None, "lockstep-roles-")
+        self.workdir = Workdir(None, "lockstep-sides-")
         self.began = time.monotonic()
 
     def set_up(self):
