@@ -59,7 +59,7 @@ class RolesRun:
                                  self.source, self.target,
                                  uris=(self.source.uri(), self.target.uri()))
         if self.journal == "kafka":
-            from harness.kafka import Kafka
+            from harness.broker import Kafka
             self.broker = Kafka(self.workdir.path / "kafka")
             self.cleanup.add(self.broker.stop)
             self.broker.start()

@@ -25,6 +25,10 @@ class PostgresEnd:
         self.side = side
         self.server = Server(workdir, side, settings)
 
+    @property
+    def port(self):
+        return self.server.port
+
     def start(self):
         self.server.init()
         self.server.start()
@@ -98,6 +102,10 @@ class MysqlEnd:
         number = "11" if side == "source" else "12"
         self.server = mysql_server.MysqlServer(f"{workdir}/{side}", free_port(),
                                                {"server-id": number, **(options or {})}, prefix)
+
+    @property
+    def port(self):
+        return self.server.port
 
     def start(self):
         self.server.init()

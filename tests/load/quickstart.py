@@ -1,6 +1,6 @@
 #!/usr/bin/python3
-"""The body of scripts/quickstart: one live migration from first check to finish, watched from
-outside. It knows lockstep only by its command line, and proves the result without its code."""
+"""The body of scripts/quickstart: one live migration from first check to finish, there and back again,
+watched from outside. It knows lockstep only by its command line, and proves the result without its code."""
 
 import argparse
 import pathlib
@@ -10,28 +10,35 @@ import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from harness import compare  # noqa: E402
 from harness.base import Failure, Workdir, guarded, mono_ms, until  # noqa: E402
+from harness.ends import make_end  # noqa: E402
 from harness.lockstep import Lockstep, MemoryWatch, marked  # noqa: E402
-from harness.servers import Server, make_database, make_roles  # noqa: E402
+from harness.shops import Fence, receipts, shop_for  # noqa: E402
 from harness.traffic import Traffic, missing  # noqa: E402
 
-SCALES = {"full": (1_000_000, 20), "small": (50_000, 1)}
+# Orders and scale, for each shop.
+SCALES = {"full": {"ops": (1_000_000, 20), "ops_mixed": (300_000, 5)},
+          "small": {"ops": (50_000, 1), "ops_mixed": (20_000, 1)}}
+KINDS = ("postgres", "mariadb", "mysql")
 LEAST_RATE = 200
 MEMORY_LIMIT = 64 * 1024
 # What `status` calls it -> what the table below calls it. In between phases count as the next.
 PHASES = {"schema": "schema", "snapshot": "chunks", "catching_up": "replay",
           "following": "following"}
 
-CONFIG = """tables:
-  include: [shop.*, public.*]
-snapshot: {workers: 2, chunk_size: 16MiB}
+CONFIG = """snapshot: {workers: 2, chunk_size: 16MiB}
 cutover: {max_pause: 5s, lease: 30s, on_switch: ./switch.sh}
 """
 
 
 def say(text):
     print(text, flush=True)
+
+
+def under_way(seconds):
+    """So much more of the load."""
+    end = time.monotonic() + seconds
+    until("the load goes on", seconds + 5, lambda: time.monotonic() > end)
 
 
 class Timeline:
@@ -81,47 +88,58 @@ class Timeline:
 class Quickstart:
     def __init__(self, args, cleanup):
         self.args, self.cleanup = args, cleanup
-        self.orders, self.scale = SCALES[args.scale]
+        self.shop = shop_for(args.source, args.target)
+        self.orders, self.scale = SCALES[args.scale][self.shop.module]
         self.workdir = Workdir(args.workdir)
-        self.rows = []
+        self.fence = Fence(self.shop)
+        self.broker = None
+        self.pauses = []
 
     def servers(self):
-        say(f"starting two private PostgreSQL servers in {self.workdir.path}")
-        self.source = Server(self.workdir.path, "source")
-        self.target = Server(self.workdir.path, "target")
-        for server in (self.source, self.target):
-            self.cleanup.add(lambda s=server: s.stop("immediate"))
-            server.init()
-            server.start()
-        make_roles(self.source, "source")
-        make_roles(self.target, "target")
-        make_database(self.source, "source", "shop")
-        make_database(self.target, "target", "shop")
+        say(f"starting {self.args.source} and {self.args.target}, private, in "
+            f"{self.workdir.path}")
+        self.source = make_end(self.args.source, self.workdir.path, "source", self.args.mysql)
+        self.target = make_end(self.args.target, self.workdir.path, "target", self.args.mysql)
+        for end in (self.source, self.target):
+            self.cleanup.add(end.stop)
+            end.start()
+        if self.args.journal == "kafka":
+            from harness.broker import Kafka  # with Java only
+            say("starting a Kafka broker and a schema registry")
+            self.broker = Kafka(self.workdir.path / "kafka", registry=True)
+            self.cleanup.add(self.broker.stop)
+            self.broker.start()
 
     def load(self):
-        say(f"loading pgbench (scale {self.scale}) and a shop with {self.orders:,} orders")
-        self.source.pgbench_init("shop", self.scale)
-        self.source.psql("shop", "-v", f"orders={self.orders}", "-f",
-                         str(pathlib.Path(__file__).with_name("shop.sql")), user="shop_owner")
-
-    def dsn(self, server):
-        return (f"host=127.0.0.1 port={server.port} dbname=shop user=app password=app-secret "
-                "connect_timeout=5")
+        say(f"loading {self.shop.what}: {self.orders:,} orders, {self.scale * 100_000:,} accounts")
+        self.shop.load(self.source, self.orders, self.scale)
 
     def prepare(self):
         self.lockstep = Lockstep(self.args.binary, self.workdir.path / "migration", "shop",
-                                 self.source, self.target)
+                                 self.source, self.target,
+                                 uris=(self.source.uri(), self.target.uri()))
         self.cleanup.add(self.lockstep.end)
-        self.traffic = Traffic(self.workdir.path / "load", self.dsn(self.source), self.orders,
-                               self.scale, rate=self.args.rate)
+        self.traffic = Traffic(self.workdir.path / "load", self.source.dsn(), self.orders,
+                               self.scale, rate=self.args.rate, shop=self.shop.module)
         self.cleanup.add(self.traffic.end)
         hook = self.lockstep.folder / "switch.sh"
         dsn_file = shlex.quote(str(self.traffic.dir / "dsn"))
-        hook.write_text("#!/bin/sh\n# Moves the clients: they read this file when refused.\n"
-                        f"set -e\nprintf '%s\\n' {shlex.quote(self.dsn(self.target))} "
-                        f">{dsn_file}.new\nmv {dsn_file}.new {dsn_file}\n")
+        hook.write_text(f"""#!/bin/sh
+# Moves the clients: they read this file when refused.
+set -e
+case $LOCKSTEP_DIRECTION in
+forward) dsn={shlex.quote(self.target.dsn())} ;;
+back) dsn={shlex.quote(self.source.dsn())} ;;
+esac
+printf '%s\\n' "$dsn" >{dsn_file}.new
+mv {dsn_file}.new {dsn_file}
+""")
         hook.chmod(0o700)
-        self.lockstep.config(CONFIG)
+        extra = self.shop.config + CONFIG + (self.source.fence() or self.target.fence())
+        if self.broker:
+            self.lockstep.journal = self.broker.uri()
+            extra += f"schema_registry: {self.broker.registry_url()}\n"
+        self.lockstep.config(extra)
 
     def migrate(self):
         say("lockstep check")
@@ -142,8 +160,7 @@ class Quickstart:
                 t["lane"] == "following" for t in got["tables"])
         until("every table follows", 420, following)
         # Enough of the steady state to count in.
-        end = time.monotonic() + 5
-        until("some seconds of following", 10, lambda: time.monotonic() > end)
+        under_way(5)
         self.loaded = self.timeline.last
 
     def verify(self):
@@ -154,43 +171,46 @@ class Quickstart:
         if self.verdict != "differences 0":
             raise Failure(f"verify: {out[-1500:]}")
 
-    def compare(self):
-        say("comparing without lockstep, writers paused: COPY … ORDER BY key | sha256sum")
+    def compare(self, live, other):
+        say(f"comparing without lockstep, writers paused: the {live.side}'s rows and the "
+            f"{other.side}'s, by sha256")
         self.timeline.mark("comparing")
         self.traffic.pause()
-        # Everything before this row was committed before it; so when it is there, all is.
-        self.source.psql("shop", input="INSERT INTO shop.receipts VALUES (0, 1, 'fence', now())")
-        until("the target has the last row", 120, lambda: self.target.query(
-            "SELECT 1 FROM shop.receipts WHERE client = 0 AND n = 1", "shop"))
-        bad, tables = compare.differing(self.source, self.target)
+        self.fence.pass_through(live, other)
+        bad, tables = self.shop.differing(self.source, self.target)
         if bad:
             raise Failure(f"the second comparison found differences in: {', '.join(bad)}")
         self.compared = tables
         self.traffic.resume()
 
-    def cutover(self):
-        say("lockstep cutover --yes; the clients follow")
+    def switch(self, command, phase):
+        """cutover or rollback; the clients follow, and what they were told is committed is there."""
+        say(f"lockstep {command} --yes; the clients follow")
         # Some seconds of load before the switch, so that it happens under way.
-        end = time.monotonic() + 3
-        until("the load is under way again", 10, lambda: time.monotonic() > end)
-        self.timeline.mark("cutover")
+        under_way(3)
+        self.timeline.mark(command)
         began = mono_ms()
-        self.lockstep.must("cutover", "--yes", timeout=180)
-        self.timeline.mark("target")
-        until("the clients write to the target", 30, lambda: self.traffic.write_pause(began))
-        end = time.monotonic() + 5
-        until("some seconds on the target", 10, lambda: time.monotonic() > end)
+        self.lockstep.must(command, "--yes", timeout=180)
+        self.timeline.mark(phase)
+        number = len(self.pauses) + 1
+        until(f"the clients write to the {phase}", 30,
+              lambda: self.traffic.write_pause(began, number))
+        under_way(5)
+        self.pauses.append((command, *self.traffic.write_pause(began, number)))
+
+    def receipts(self):
+        """Every write that was ever acknowledged, on either side, is on both."""
         self.timeline.mark("end")
         self.timeline.freeze()
         self.traffic.stop()
-        self.pause = self.traffic.write_pause(began)
+        self.fence.pass_through(self.source, self.target)
         wanted = self.traffic.acknowledged()
-        there = set(self.target.query("SELECT client, n FROM shop.receipts", "shop"))
-        lost = wanted - there
-        if lost:
-            raise Failure(f"{len(lost)} acknowledged transactions are not on the target, "
-                          f"such as (client, n) = {sorted(lost)[:5]}")
-        self.receipts = len(wanted)
+        for end in (self.source, self.target):
+            lost = wanted - receipts(self.shop, end)
+            if lost:
+                raise Failure(f"{len(lost)} acknowledged transactions are not on the {end.side}, "
+                              f"such as (client, n) = {sorted(lost)[:5]}")
+        self.acknowledged = len(wanted)
 
     def finish(self):
         say("lockstep finish --yes")
@@ -200,16 +220,10 @@ class Quickstart:
             raise Failure(f"run ended with {self.lockstep.process.returncode} after finish, "
                           f"expected 0:\n{self.lockstep.tail()}")
         self.peak = self.memory.stop()
-        left = []
-        for server in (self.source, self.target):
-            left += [f"slot {s}" for (s,) in server.query(
-                "SELECT slot_name FROM pg_replication_slots")]
-            left += [f"{server.name}: {w}" for (w,) in server.query("""
-                SELECT 'schema ' || nspname FROM pg_namespace WHERE nspname = 'lockstep'
-                UNION ALL SELECT 'publication ' || pubname FROM pg_publication
-                UNION ALL SELECT 'trigger on ' || tgrelid::regclass FROM pg_trigger
-                          WHERE tgname LIKE '!lockstep%%'""", "shop")]
+        left = [f"{end.side}: {w}" for end in (self.source, self.target) for w in end.leftovers()]
         left += [f"process {pid}" for pid in marked(self.lockstep.folder)]
+        if self.broker:
+            left += [f"topic {t}" for t in self.broker.topics()]
         if left:
             raise Failure(f"finish left behind: {', '.join(left)}")
 
@@ -218,10 +232,10 @@ class Quickstart:
         for phase in ("chunks", "replay"):
             if phase not in self.counts:
                 raise Failure(f"phase {phase} was never seen by status")
-            none = missing(self.counts[phase][2])
+            none = missing(self.counts[phase][2], self.shop.required)
             if none:
                 raise Failure(f"in {phase} the load did none of: {', '.join(none)}")
-        for phase in ("chunks", "replay", "following", "verify", "target"):
+        for phase in ("chunks", "replay", "following", "verify", "target", "source"):
             seconds, committed, _ = self.counts[phase]
             # A phase of less than a second is too short to have a rate.
             if seconds > 1 and committed / seconds < LEAST_RATE:
@@ -238,9 +252,9 @@ class Quickstart:
              f"{rows / chunks:,.0f} rows/s"),
             ("lag while following", f"median {lag[len(lag) // 2]:.2f} s, most {lag[-1]:.2f} s"
              if lag else "not known"),
-            ("write pause", f"{self.pause[0]} ms, by the clients' own logs "
-             f"({self.pause[1]} refused writes)"),
-            ("acknowledged writes", f"{self.receipts:,}, all on the target"),
+            *[(f"write pause, {command}", f"{ms} ms, by the clients' own logs "
+               f"({refused} refused writes)") for command, ms, refused in self.pauses],
+            ("acknowledged writes", f"{self.acknowledged:,}, all on both sides at the end"),
             ("second comparison", f"{self.compared} tables equal by sha256"),
         ]
         lines += [("memory " + name, f"peak {kib / 1024:.1f} MiB")
@@ -248,8 +262,8 @@ class Quickstart:
         say("")
         for name, value in lines:
             say(f"  {name:<22}{value}")
-        phases = [p for p in ("schema", "chunks", "replay", "following", "verify", "target")
-                  if p in self.counts]
+        phases = [p for p in ("schema", "chunks", "replay", "following", "verify", "target",
+                              "source") if p in self.counts]
         say("\n  " + f"{'load, by phase':<22}" + "".join(f"{p:>11}" for p in phases))
         say("  " + f"{'seconds':<22}" + "".join(f"{self.counts[p][0]:>11.1f}" for p in phases))
         say("  " + f"{'tx/s':<22}" + "".join(
@@ -270,8 +284,11 @@ class Quickstart:
         self.prepare()
         self.migrate()
         self.verify()
-        self.compare()
-        self.cutover()
+        self.compare(self.source, self.target)
+        self.switch("cutover", "target")
+        self.compare(self.target, self.source)
+        self.switch("rollback", "source")
+        self.receipts()
         self.finish()
         self.check_load()
         self.table()
@@ -281,6 +298,10 @@ class Quickstart:
 def main(cleanup):
     parser = argparse.ArgumentParser(prog="scripts/quickstart")
     parser.add_argument("--binary", required=True)
+    parser.add_argument("--from", dest="source", choices=KINDS, default="postgres")
+    parser.add_argument("--to", dest="target", choices=KINDS, default="postgres")
+    parser.add_argument("--journal", choices=("file", "kafka"), default="file")
+    parser.add_argument("--mysql", help="the prefix of scripts/fetch-mysql, for mysql")
     parser.add_argument("--scale", choices=SCALES, default="full")
     parser.add_argument("--rate", type=float, default=400, help="transactions a second, in all")
     parser.add_argument("--keep", action="store_true", help="keep the folder with all logs")

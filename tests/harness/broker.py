@@ -1,0 +1,66 @@
+"""The broker (and the registry) that a migration's test runs over, as one thing."""
+
+import signal
+import socket
+import time
+
+from .base import until
+from .kafka import Broker, Registry
+from .servers import free_port
+
+
+def _free_ports(n):
+    """n ports in a row."""
+    while True:
+        first = free_port()
+        try:
+            for port in range(first + 1, first + n):
+                with socket.socket() as s:
+                    s.bind(("127.0.0.1", port))
+            return first
+        except OSError:
+            continue
+
+
+class Kafka:
+    def __init__(self, folder, registry=False):
+        first = _free_ports(4)
+        self.broker = Broker(folder, first)
+        self.registry = Registry(folder, first + 3) if registry else None
+        self.made = False
+
+    def start(self):
+        """Also after kill()."""
+        if not self.made:
+            self.broker.init()
+            self.made = True
+        self.broker.start()
+        if self.registry and not self.registry.alive():
+            self.registry.start()
+
+    def stop(self):
+        for process in (self.broker, self.registry):
+            if process:
+                process.end(signal.SIGKILL)
+
+    def kill(self):
+        self.broker.end(signal.SIGKILL)
+
+    def freeze(self, seconds):
+        self.broker.kill(signal.SIGSTOP)
+        end = time.monotonic() + seconds
+        try:
+            until("the broker was frozen for a while", seconds + 5, lambda: time.monotonic() > end)
+        finally:
+            self.broker.kill(signal.SIGCONT)
+
+    def uri(self):
+        return f"kafka://{self.broker.address}"
+
+    def registry_url(self):
+        return self.registry.url
+
+    def topics(self):
+        """Those of migrations."""
+        out = self.broker.tool("TopicCommand", "--list")
+        return [t for t in out.split() if t.startswith("lockstep.")]
