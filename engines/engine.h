@@ -98,6 +98,10 @@ struct selection {
     size_t nexclude;
 };
 
+/* One pattern; without a dot it speaks of the schema `home` (NULL: of any). */
+bool selection_pattern_matches(const char *pattern, const char *home, const char *schema,
+                               const char *name);
+
 struct table_list {
     size_t n;
     struct table **v; /* leaf and plain tables only, sorted by label */

@@ -19,6 +19,8 @@
 #define MY_TIMEOUT_DEFAULT_MS 30000
 /* The control schema is a database of this name. */
 #define MY_CONTROL "lockstep"
+/* Databases that are the server's own, for IN (…). */
+#define MY_SYSTEM_SCHEMAS "'mysql', 'information_schema', 'performance_schema', 'sys', 'ndbinfo'"
 
 /* What another file of the driver keeps with a connection; freed by close(). */
 struct my_slot {

@@ -11,47 +11,10 @@
 
 /* ---- selection ---- */
 
-static bool glob(const char *p, const char *p_end, const char *s)
-{
-    const char *star = NULL;
-    const char *retry = NULL;
-
-    while (*s != '\0') {
-        if (p < p_end && *p == '*') {
-            star = ++p;
-            retry = s;
-        } else if (p < p_end && (*p == '?' || *p == *s)) {
-            p++;
-            s++;
-        } else if (star != NULL) {
-            p = star;
-            s = ++retry;
-        } else {
-            return false;
-        }
-    }
-    while (p < p_end && *p == '*')
-        p++;
-    return p == p_end;
-}
-
-/* The first dot parts the pattern; a name may have dots of its own. No dot: schema public. */
-static bool pattern_matches(const char *pattern, const char *schema, const char *name)
-{
-    const char *dot = strchr(pattern, '.');
-    const char *rest = dot != NULL ? dot + 1 : pattern;
-
-    if (dot != NULL && !glob(pattern, dot, schema))
-        return false;
-    if (dot == NULL && strcmp(schema, "public") != 0)
-        return false;
-    return glob(rest, rest + strlen(rest), name);
-}
-
 static bool any_matches(const char *const *patterns, size_t n, const char *schema, const char *name)
 {
     for (size_t i = 0; i < n; i++)
-        if (pattern_matches(patterns[i], schema, name))
+        if (selection_pattern_matches(patterns[i], "public", schema, name))
             return true;
     return false;
 }
