@@ -286,9 +286,13 @@ int kafka_client_open(struct kafka_client *c, rd_kafka_type_t type, const struct
 
 void kafka_client_close(struct kafka_client *c)
 {
-    if (c->topic)
+    /* librdkafka 2.0 waits for ever for a consumer whose topic was removed: such a handle, once a
+     * process at most because the error is final, is left alone and silent. */
+    if (c->topic_gone)
+        rd_kafka_set_log_level(c->rk, -1);
+    else if (c->topic)
         rd_kafka_topic_destroy(c->topic);
-    if (c->rk)
+    if (c->rk && !c->topic_gone)
         rd_kafka_destroy(c->rk);
     for (size_t i = 0; i < c->nsecrets; i++)
         free(c->secrets[i]);

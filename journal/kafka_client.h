@@ -29,6 +29,7 @@ struct kafka_client {
     char reason[512]; /* librdkafka's last word on why it cannot talk to a broker */
     bool refused;     /* it will not heal: wrong secret, untrusted certificate */
     bool down;        /* no broker was reachable when last heard */
+    bool topic_gone;  /* it was removed while it was read */
     void (*delivered)(void *owner, const rd_kafka_message_t *message); /* producers */
     void *owner;
 };

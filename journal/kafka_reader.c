@@ -11,6 +11,8 @@
 
 #define SLICE_MS 100
 #define REGISTRY_PREFIX 5u
+/* A reader that gets nothing asks this often whether its topic is still there. */
+#define LOOK_MS 2000
 #define ASSEMBLY_KEEP ((size_t)1024 * 1024)
 
 struct kafka_reader {
@@ -21,6 +23,7 @@ struct kafka_reader {
     struct kafka_machine machine;
     struct kafka_schemas schemas;
     struct buf assembly;
+    int64_t last_look_ms; /* or when the last message came */
 };
 
 int kafka_reader_open(const struct journal_options *o, uint64_t from, struct journal_reader **out,
@@ -140,6 +143,28 @@ static int read_one(struct kafka_reader *r, int timeout_ms, struct journal_recor
     return -1;
 }
 
+/* The library goes on asking for a topic that was removed, and says nothing. */
+static int look_at_topic(struct kafka_reader *r, struct err *e)
+{
+    uint64_t first;
+    uint64_t end;
+    int found;
+
+    if (mono_ms() - r->last_look_ms < LOOK_MS)
+        return 0;
+    found = kafka_topic_ends(&r->client, r->client.name, &first, &end, e);
+    r->last_look_ms = mono_ms();
+    if (found == 0) {
+        r->client.topic_gone = true;
+        err_set(e, ERR_FATAL, "topic %s was removed", r->client.name);
+        return err_hint(e, "its records are lost: abandon this migration (lockstep finish "
+                           "--abandon) and start anew");
+    }
+    if (found == 1 && (end < r->machine.offset || first > r->machine.offset))
+        return fail_range(r, e);
+    return found < 0 ? -1 : 0;
+}
+
 int kafka_reader_read(struct journal_reader *base, int timeout_ms, struct journal_record *out,
                       struct err *e)
 {
@@ -155,8 +180,12 @@ int kafka_reader_read(struct journal_reader *base, int timeout_ms, struct journa
 
         left = left < 0 ? 0 : left;
         got = read_one(r, left < SLICE_MS ? (int)left : SLICE_MS, out, &more, e);
+        if (more)
+            r->last_look_ms = mono_ms();
         if (got != 0)
             return got;
+        if (!more && look_at_topic(r, e) < 0)
+            return -1;
         if ((!more && left == 0) || stop_requested())
             return 0;
     }

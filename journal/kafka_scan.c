@@ -36,7 +36,7 @@ static void drop_current(struct kafka_fetch *f)
 
 void kafka_fetch_stop(struct kafka_fetch *f)
 {
-    if (f->started)
+    if (f->started && !f->client->topic_gone)
         rd_kafka_consume_stop(f->topic, 0);
     f->started = false;
 }
@@ -85,6 +85,7 @@ static int fail_unknown(struct kafka_fetch *f, struct err *e)
             return err_set(e, ERR_RETRY, "topic %s was not known to the broker", f->name);
         nap_ms(GONE_NAP_MS);
     }
+    f->client->topic_gone = true;
     err_set(e, ERR_FATAL, "topic %s was removed", f->name);
     return err_hint(e, "its records are lost: abandon this migration (lockstep finish --abandon) "
                        "and start anew");
