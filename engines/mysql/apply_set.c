@@ -41,20 +41,33 @@ static void plan_columns(struct plan *p)
     }
 }
 
+/* By its full name everywhere: MariaDB looks for an alias that rows are deleted from in the
+ * session's database, and there is none. */
+static void add_target(struct buf *b, const struct plan *p, const char *before, const char *after)
+{
+    buf_adds(b, before);
+    my_ident2(b, p->there->schema, p->there->name);
+    buf_adds(b, after);
+}
+
+static void add_target_column(struct buf *b, const struct plan *p, const char *before, size_t i)
+{
+    add_target(b, p, before, ".");
+    my_ident(b, p->there->columns[i].name);
+}
+
 static void add_head(struct buf *b, const struct plan *p)
 {
     bool update = p->n > p->there->nkey;
 
     if (p->s->op == SET_INSERT) {
-        buf_adds(b, "INSERT INTO ");
-        my_ident2(b, p->there->schema, p->there->name);
-        buf_adds(b, " (");
+        add_target(b, p, "INSERT INTO ", " (");
         my_add_columns(b, p->there, "");
         buf_adds(b, ") VALUES ");
         return;
     }
     if (p->s->op == SET_DELETE)
-        buf_adds(b, "DELETE t FROM ");
+        add_target(b, p, "DELETE ", " FROM ");
     else
         buf_adds(b, update ? "UPDATE " : "SELECT count(*) FROM ");
     my_tuples_open(b, p->there, p->columns, p->n, false);
@@ -63,16 +76,13 @@ static void add_head(struct buf *b, const struct plan *p)
 static void add_sets(struct buf *b, const struct plan *p)
 {
     for (size_t i = p->there->nkey; i < p->n; i++) {
-        buf_adds(b, i == p->there->nkey ? " SET t." : ", t.");
-        my_ident(b, p->there->columns[p->columns[i]].name);
-        buf_addf(b, " = u.c%zu", i);
+        add_target_column(b, p, i == p->there->nkey ? " SET " : ", ", p->columns[i]);
+        buf_addf(b, " = " MY_TUPLES ".c%zu", i);
     }
     for (size_t i = 0; i < p->there->ncolumns && p->n > p->there->nkey; i++) {
         if (!written(p->s, p->there, i) && my_sets_itself(&p->there->columns[i])) {
-            buf_adds(b, ", t.");
-            my_ident(b, p->there->columns[i].name);
-            buf_adds(b, " = t.");
-            my_ident(b, p->there->columns[i].name);
+            add_target_column(b, p, ", ", i);
+            add_target_column(b, p, " = ", i);
         }
     }
 }
@@ -82,13 +92,10 @@ static void add_tail(struct buf *b, const struct plan *p)
     if (p->s->op == SET_INSERT)
         return;
     my_tuples_close(b);
-    buf_adds(b, " STRAIGHT_JOIN ");
-    my_ident2(b, p->there->schema, p->there->name);
-    buf_adds(b, " AS t FORCE INDEX (PRIMARY) ON ");
+    add_target(b, p, " STRAIGHT_JOIN ", " FORCE INDEX (PRIMARY) ON ");
     for (size_t i = 0; i < p->there->nkey; i++) {
-        buf_adds(b, i ? " AND t." : "t.");
-        my_ident(b, p->there->columns[p->columns[i]].name);
-        buf_addf(b, " = u.c%zu", i);
+        add_target_column(b, p, i ? " AND " : "", p->columns[i]);
+        buf_addf(b, " = " MY_TUPLES ".c%zu", i);
     }
     if (p->s->op == SET_UPDATE)
         add_sets(b, p);

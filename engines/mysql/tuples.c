@@ -27,5 +27,5 @@ void my_tuple_close(struct buf *b)
 
 void my_tuples_close(struct buf *b)
 {
-    buf_adds(b, ") AS u");
+    buf_adds(b, ") AS " MY_TUPLES);
 }

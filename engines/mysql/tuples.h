@@ -1,8 +1,10 @@
-/* Rows of values as a table of a statement: "(SELECT … UNION ALL VALUES …) AS u". */
+/* Rows of values as a table of a statement: "(SELECT … UNION ALL VALUES …) AS lockstep_u". */
 #ifndef LOCKSTEP_ENGINES_MYSQL_TUPLES_H
 #define LOCKSTEP_ENGINES_MYSQL_TUPLES_H
 
 #include "engines/mysql/my.h"
+
+#define MY_TUPLES "lockstep_u"
 
 /* Opens it with the named columns of `t` as c0, c1, …; the empty SELECT gives them the types and
  * collations of the table's. number: an integer column "o" stands in front. */
