@@ -195,6 +195,36 @@ class MysqlServer:
         return self.query(sql, database, args)[0][0]
 
 
+# The least that lockstep needs on either side: the way back makes a source of the target.
+MARIADB_RIGHTS = ("REPLICATION SLAVE, BINLOG MONITOR, READ_ONLY ADMIN, CONNECTION ADMIN, RELOAD, "
+                  "PROCESS, SHOW DATABASES, CREATE USER", "SELECT ON mysql.global_priv")
+MYSQL_RIGHTS = ("REPLICATION SLAVE, REPLICATION CLIENT, SYSTEM_VARIABLES_ADMIN, CONNECTION_ADMIN, "
+                "XA_RECOVER_ADMIN, RELOAD, PROCESS, SHOW DATABASES, CREATE USER",
+                "SELECT ON mysql.user")
+
+
+def make_roles(server, side):
+    """lockstep's account with no more than it needs, and an application's."""
+    rights, table = MARIADB_RIGHTS if server.maria else MYSQL_RIGHTS
+    server.script([
+        "CREATE USER lockstep@'%' IDENTIFIED BY 'lockstep-secret'",
+        f"GRANT {rights} ON *.* TO lockstep@'%'",
+        f"GRANT {table} TO lockstep@'%'",
+        "GRANT ALL ON lockstep.* TO lockstep@'%'",
+        "CREATE USER app@'%' IDENTIFIED BY 'app-secret'",
+    ])
+
+
+def make_database(server, side, name):
+    """A database as its owner would have prepared it for lockstep (docs: the rights it needs)."""
+    server.script([
+        f"CREATE DATABASE `{name}` CHARACTER SET utf8mb4",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES, TRIGGER ON "
+        f"`{name}`.* TO lockstep@'%'",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON `{name}`.* TO app@'%'",
+    ])
+
+
 def main(argv):
     home = pathlib.Path(argv[2])
     options = {}
