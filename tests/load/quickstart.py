@@ -309,6 +309,7 @@ def main(cleanup):
     parser.add_argument("--spent", type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
     began = time.monotonic()
+    args.binary = pathlib.Path(args.binary).resolve()
     run = Quickstart(args, cleanup)
     state = {"done": False}
     # First registered, so last: the servers have ended when the folder goes.
