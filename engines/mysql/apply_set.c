@@ -1,7 +1,8 @@
 /* Changes of one kind to one table, as statements over many rows, each as long as the server takes.
  *
  * The rows stand in a derived table that is read first (STRAIGHT_JOIN), and the target's rows are
- * found by its key, whatever the optimizer thinks of a table that was just loaded. A column that
+ * found by its key, whatever the optimizer thinks of a table that was just loaded
+ * (max_seeks_for_key). A column that
  * this server would set by itself (ON UPDATE CURRENT_TIMESTAMP) is set to what it is. */
 #include "core/run.h"
 #include "engines/mysql/apply.h"
@@ -92,7 +93,7 @@ static void add_tail(struct buf *b, const struct plan *p)
     if (p->s->op == SET_INSERT)
         return;
     my_tuples_close(b);
-    add_target(b, p, " STRAIGHT_JOIN ", " FORCE INDEX (PRIMARY) ON ");
+    add_target(b, p, " STRAIGHT_JOIN ", " ON ");
     for (size_t i = 0; i < p->there->nkey; i++) {
         add_target_column(b, p, i ? " AND " : "", p->columns[i]);
         buf_addf(b, " = " MY_TUPLES ".c%zu", i);
@@ -174,6 +175,17 @@ static int run_all(const struct plan *p, uint64_t *affected, struct err *e)
     return rc;
 }
 
+/* Once a connection: an index look-up for each row is what we mean. */
+static int prefer_keys(struct my_db *db, struct err *e)
+{
+    if (db->apply.data)
+        return 0;
+    if (my_execf(db, e, "SET SESSION max_seeks_for_key = 1") < 0)
+        return -1;
+    db->apply = (struct my_slot){.data = malloc(1), .release = free};
+    return 0;
+}
+
 int my_apply_set(struct db *base, const struct change_set *s, uint64_t *affected, struct err *e)
 {
     static const char *const doing[] = {"inserting into", "updating", "deleting from",
@@ -186,7 +198,9 @@ int my_apply_set(struct db *base, const struct change_set *s, uint64_t *affected
     if (s->n == 0)
         return 0;
     plan_columns(&p);
-    rc = run_all(&p, affected, e);
+    rc = prefer_keys(p.db, e);
+    if (rc == 0)
+        rc = run_all(&p, affected, e);
     free(p.columns);
     return rc < 0 ? err_wrap(e, "%s %s (%zu rows)", doing[s->op], table_label(p.there), s->n) : 0;
 }

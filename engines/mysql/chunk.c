@@ -106,7 +106,7 @@ static int int_ends(struct plan *p, int64_t *low, int64_t *high, struct err *e)
     return rc;
 }
 
-/* Rows with low <= key < high, roughly. */
+/* Rows with low <= key < high, roughly. (With FORCE INDEX MySQL would not look and say 1.) */
 static int estimate(struct plan *p, int64_t low, int64_t high, uint64_t *rows, struct err *e)
 {
     struct buf sql;
@@ -115,9 +115,9 @@ static int estimate(struct plan *p, int64_t low, int64_t high, uint64_t *rows, s
     MYSQL_ROW row;
 
     buf_init(&sql, BUF_MAX_TEXT);
-    buf_adds(&sql, "EXPLAIN SELECT 1 FROM ");
+    buf_adds(&sql, "EXPLAIN FORMAT=TRADITIONAL SELECT 1 FROM ");
     my_ident2(&sql, p->t->schema, p->t->name);
-    buf_adds(&sql, " FORCE INDEX (PRIMARY) WHERE ");
+    buf_adds(&sql, " USE INDEX (PRIMARY) WHERE ");
     my_ident(&sql, key_name(p->t));
     buf_addf(&sql, " >= %" PRId64 " AND ", low);
     my_ident(&sql, key_name(p->t));
@@ -173,6 +173,32 @@ static bool is_integer_key(const struct table *t)
     enum type_kind kind = t->columns[t->key[0]].kind;
 
     return t->nkey == 1 && (kind == TYPE_INT16 || kind == TYPE_INT32 || kind == TYPE_INT64);
+}
+
+/* 1: the key is the primary key, whose pages the rows lie in; 0: another unique index; -1. */
+static int is_primary(struct plan *p, struct err *e)
+{
+    struct buf sql;
+    MYSQL_RES *res;
+    MYSQL_ROW row;
+    int rc;
+
+    buf_init(&sql, BUF_MAX_TEXT);
+    buf_adds(&sql, "SELECT count(*) = 1 AND min(COLUMN_NAME) = ");
+    my_literal(&sql, key_name(p->t), strlen(key_name(p->t)));
+    buf_adds(&sql, " FROM information_schema.STATISTICS WHERE INDEX_NAME = 'PRIMARY'"
+                   " AND TABLE_SCHEMA = ");
+    my_literal(&sql, p->t->schema, strlen(p->t->schema));
+    buf_adds(&sql, " AND TABLE_NAME = ");
+    my_literal(&sql, p->t->name, strlen(p->t->name));
+    res = my_query(p->db, sql.data, e);
+    buf_release(&sql);
+    if (!res)
+        return -1;
+    row = mysql_fetch_row(res);
+    rc = row && my_int(row[0]);
+    mysql_free_result(res);
+    return rc;
 }
 
 static int by_halves(struct plan *p, struct err *e)
@@ -272,8 +298,11 @@ int my_chunk_plan(struct db *base, const struct table *t, uint64_t bytes, bool b
     p.bounds = calloc(CHUNKS_MAX, sizeof(struct row *));
     invariant(p.bounds != NULL);
     p.step = chunks ? rows / chunks : 0;
-    if (chunks > 1 && p.step > 0 && my_key_divides(t))
-        rc = is_integer_key(t) ? by_halves(&p, e) : by_steps(&p, e);
+    if (chunks > 1 && p.step > 0 && my_key_divides(t)) {
+        rc = is_integer_key(t) ? is_primary(&p, e) : 0;
+        if (rc >= 0)
+            rc = rc ? by_halves(&p, e) : by_steps(&p, e);
+    }
     if (rc == 0)
         ranges_between(&p, out);
     free(p.bounds);

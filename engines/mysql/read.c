@@ -35,7 +35,7 @@ static void read_release(void *data)
 {
     struct chunk_read *c = data;
 
-    my_stream_free(c->db, c->res);
+    my_rows_end(c->db, c->res);
     buf_release(&c->native);
     arena_release(&c->block);
     arena_release(&c->arena);

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #define START "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
+#define REST_ROWS 200
 #define LOCK_TRIES 30
 #define LOCK_NAP_MS 500
 #define ER_LOCK_WAIT_TIMEOUT 1205
@@ -133,4 +134,16 @@ failed:
         err_hint(e, "SET GLOBAL sync_binlog = 1, innodb_flush_log_at_trx_commit = 1, or GRANT "
                     "RELOAD ON *.* to lockstep's account");
     return err_wrap(e, "waiting for what was read to be on the source's disk");
+}
+
+void my_rows_end(struct my_db *db, MYSQL_RES *res)
+{
+    unsigned long *lengths;
+    MYSQL_ROW row;
+
+    for (int i = 0; res && !db->broken && i < REST_ROWS; i++) {
+        if (my_fetch(db, res, &row, &lengths, NULL) <= 0)
+            break;
+    }
+    my_stream_free(db, res);
 }

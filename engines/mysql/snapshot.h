@@ -10,4 +10,8 @@ int my_snapshot_open(struct my_db *db, struct position *at, struct err *e);
 /* 0 only once everything before `at` would survive a crash of the server. */
 int my_snapshot_durable(struct my_db *db, struct position at, struct err *e);
 
+/* Frees a stream of rows. A short rest of it is read first: only a long one is worth telling the
+ * server to stop. */
+void my_rows_end(struct my_db *db, MYSQL_RES *res);
+
 #endif

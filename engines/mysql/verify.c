@@ -61,7 +61,7 @@ static void scan_release(void *data)
 {
     struct scan *s = data;
 
-    my_stream_free(s->db, s->res);
+    my_rows_end(s->db, s->res);
     arena_release(&s->row_arena);
     arena_release(&s->arena);
     free(s);
