@@ -190,21 +190,45 @@ static void test_idle_and_large(void **state)
     my_stream_close(s);
 }
 
+/* MariaDB compresses events, MySQL whole transactions. */
+static void test_compressed(void **state)
+{
+    bool maria = my_db_from(db)->maria;
+    struct stream *s = open_at(start());
+    struct event ev;
+
+    sql(maria ? "SET GLOBAL log_bin_compress = ON"
+              : "SET SESSION binlog_transaction_compression = ON");
+    sql("START TRANSACTION");
+    sql("INSERT INTO stream_test.t VALUES (1, REPEAT('many ', 100000), NULL), (2, 'few', NULL)");
+    sql("DELETE FROM stream_test.t WHERE id = 2");
+    sql("COMMIT");
+    sql(maria ? "SET GLOBAL log_bin_compress = OFF"
+              : "SET SESSION binlog_transaction_compression = OFF");
+    assert_int_equal(next(s).kind, EVENT_BEGIN);
+    ev = next(s);
+    assert_int_equal(ev.change.after->v[1].len, 500000);
+    expect_change(s, OP_INSERT, "2");
+    expect_change(s, OP_DELETE, "2");
+    assert_int_equal(next(s).kind, EVENT_COMMIT);
+    my_stream_close(s);
+}
+
 static void test_purged_and_xa(void **state)
 {
     struct stream_request r = {.options = &options, .tables = &plan, .from = {1, 4}, .epoch = 1};
     struct stream *s;
     struct stream_origin o;
     struct err e = {0};
-    MYSQL_RES *res;
+    struct position now;
+    char name[100];
     char purge[200];
 
     start();
     sql("FLUSH BINARY LOGS");
-    res = my_query(my_db_from(db), "SHOW MASTER STATUS", &e);
-    assert_non_null(res);
-    snprintf(purge, sizeof(purge), "PURGE BINARY LOGS TO '%s'", mysql_fetch_row(res)[0]);
-    mysql_free_result(res);
+    assert_int_equal(my_current_position(db, &now, &e), 0);
+    assert_int_equal(my_binlog_name(my_db_from(db), now.major, name, sizeof(name), &e), 0);
+    snprintf(purge, sizeof(purge), "PURGE BINARY LOGS TO '%s'", name);
     sql(purge);
     assert_int_equal(my_stream_open(&r, &s, &e), -1);
     assert_int_equal(e.class, ERR_FATAL);
@@ -244,9 +268,9 @@ static int tear_down(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_transactions),  cmocka_unit_test(test_ours_and_marks),
-        cmocka_unit_test(test_ddl),           cmocka_unit_test(test_idle_and_large),
-        cmocka_unit_test(test_purged_and_xa),
+        cmocka_unit_test(test_transactions), cmocka_unit_test(test_ours_and_marks),
+        cmocka_unit_test(test_ddl),          cmocka_unit_test(test_idle_and_large),
+        cmocka_unit_test(test_compressed),   cmocka_unit_test(test_purged_and_xa),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);
