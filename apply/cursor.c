@@ -65,6 +65,7 @@ int cursor_seek(struct cursor *c, const struct stand *at, struct err *e)
     if (journal_reader_open(&c->m->journal, stand.record, &c->reader, e) < 0)
         return err_wrap(e, "journal");
     c->decoder = decoder_new();
+    decoder_plan(c->decoder, &c->tracks->shapes);
     return 0;
 }
 

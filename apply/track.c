@@ -13,17 +13,16 @@ void tracks_release(struct track_list *l)
 int tracks_load(struct track_list *l, struct db *target, const struct engine *source,
                 struct position next, struct err *e)
 {
-    struct table_list shapes;
     struct lane_list lanes;
 
     tracks_release(l);
     if (lanes_load(target, &l->arena, &lanes, e) < 0 ||
-        shapes_load(target, &l->arena, &shapes, e) < 0)
+        shapes_load(target, &l->arena, &l->shapes, e) < 0)
         return -1;
     l->v = arena_zalloc(&l->arena, (lanes.n + 1) * sizeof(*l->v));
     for (size_t i = 0; i < lanes.n; i++) {
         struct track *t = &l->v[l->n++];
-        const struct table *shape = table_list_find(&shapes, lanes.v[i].label);
+        const struct table *shape = table_list_find(&l->shapes, lanes.v[i].label);
         int overlap = 0;
 
         t->label = lanes.v[i].label;

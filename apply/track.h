@@ -16,7 +16,8 @@ struct track {
 struct track_list {
     struct arena arena;
     size_t n;
-    struct track *v; /* by label */
+    struct track *v;          /* by label */
+    struct table_list shapes; /* as planned */
 };
 
 /* All lanes, with the overlaps that lie beyond their position (following: beyond `next`). */

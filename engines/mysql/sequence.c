@@ -1,6 +1,7 @@
 /* AUTO_INCREMENT counters, which the binlog does not carry, and markers, which are a row of ours in
  * it. */
 #include "engines/mysql/my.h"
+#include "core/run.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -11,6 +12,8 @@
 #define MARKS_KEPT 100
 /* A counter moves by DDL, in whose wake other sessions queue for the table. */
 #define SET_LOCK_SECONDS 2
+#define SET_TRIES 10
+#define SET_NAP_MS 20
 
 /* ---- markers ---- */
 
@@ -165,8 +168,14 @@ static int raise_counter(struct my_db *db, const struct sequence_value *v, uint6
     my_ident2(&sql, v->schema, v->name);
     buf_addf(&sql, " AUTO_INCREMENT = %" PRIu64, to);
     rc = buf_check(&sql, "a counter", e);
-    if (rc == 0)
+    /* A statement that changes a table may be the one that gives way to its writers. */
+    for (int i = 0; i < SET_TRIES && rc == 0; i++) {
         rc = my_exec(db, sql.data, sql.len, NULL, e);
+        if (rc == 0 || e->class != ERR_RETRY || db->broken)
+            break;
+        nap_ms(SET_NAP_MS);
+        rc = i + 1 < SET_TRIES ? 0 : -1;
+    }
     buf_release(&sql);
     return rc;
 }

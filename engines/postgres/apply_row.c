@@ -309,11 +309,22 @@ static void build(struct pg_statement *st, const struct change *c, bool replace)
     }
 }
 
+/* The change as it is made on this server, to what its table is here. */
+static struct change change_there(const struct change *c)
+{
+    struct change there = *c;
+
+    there.table = table_there(c->table);
+    return there;
+}
+
 bool pg_statement_of(struct pg_statement *st, const struct change *c)
 {
-    if (c->op == OP_TRUNCATE || identity_unsure(c))
+    struct change there = change_there(c);
+
+    if (c->op == OP_TRUNCATE || identity_unsure(&there))
         return false;
-    build(st, c, false);
+    build(st, &there, false);
     return true;
 }
 
@@ -345,14 +356,15 @@ static int run(struct pg_db *db, struct pg_statement *st, uint64_t *affected, st
 
 static int run_change(struct pg_db *db, const struct change *c, uint64_t *affected, struct err *e)
 {
+    struct change there = change_there(c);
     struct pg_statement st;
     int rc;
 
     pg_statement_init(&st);
-    build(&st, c, false);
+    build(&st, &there, false);
     rc = run(db, &st, affected, e);
-    if (rc == 0 && *affected == 0 && identity_unsure(c)) { /* it was another */
-        build(&st, c, true);
+    if (rc == 0 && *affected == 0 && identity_unsure(&there)) { /* it was another */
+        build(&st, &there, true);
         rc = run(db, &st, affected, e);
     }
     pg_statement_release(&st);

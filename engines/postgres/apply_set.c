@@ -233,6 +233,7 @@ int pg_apply_set(struct db *base, const struct change_set *s, uint64_t *affected
                                         "looking for keys in"};
     struct pg_db *db = pg_db_from(base);
     struct pg_apply *state = pg_apply_state(db);
+    struct change_set there = *s;
     struct plan plan;
     int rc;
 
@@ -240,7 +241,8 @@ int pg_apply_set(struct db *base, const struct change_set *s, uint64_t *affected
     *affected = 0;
     if (s->n == 0)
         return 0;
-    plan_params(&plan, s);
+    there.table = table_there(s->table);
+    plan_params(&plan, &there);
     buf_reset(&state->sql, KEEP_BYTES);
     add_statement(&state->sql, &plan);
     rc = buf_check(&state->sql, "a statement", e);

@@ -327,8 +327,9 @@ static void load_release(void *data)
     free(c);
 }
 
-int pg_load_begin(struct db *base, const struct table *t, enum block_format f, struct err *e)
+int pg_load_begin(struct db *base, const struct table *table, enum block_format f, struct err *e)
 {
+    const struct table *t = table_there(table);
     struct pg_db *db = pg_db_from(base);
     struct copy_load *c;
     PGresult *res;

@@ -13,7 +13,7 @@ static void add_tables(struct buf *sql, const struct table *const *tables, size_
 {
     for (size_t i = 0; i < n; i++) {
         buf_adds(sql, i ? ", ONLY " : " ONLY ");
-        pg_ident2(sql, tables[i]->schema, tables[i]->name);
+        pg_ident2(sql, table_there(tables[i])->schema, table_there(tables[i])->name);
     }
 }
 
@@ -36,7 +36,7 @@ static int is_referred_to(struct pg_db *db, const struct table *const *tables, s
     buf_adds(&sql, "SELECT EXISTS (SELECT FROM pg_constraint c, (SELECT ARRAY[");
     for (size_t i = 0; i < n; i++) {
         buf_reset(&name, BUF_MAX_TEXT);
-        pg_ident2(&name, tables[i]->schema, tables[i]->name);
+        pg_ident2(&name, table_there(tables[i])->schema, table_there(tables[i])->name);
         buf_adds(&sql, i ? ", " : "");
         pg_literal(&sql, name.data);
         buf_adds(&sql, "::regclass::oid");

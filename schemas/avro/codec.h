@@ -10,7 +10,7 @@
 #ifndef LOCKSTEP_SCHEMAS_AVRO_CODEC_H
 #define LOCKSTEP_SCHEMAS_AVRO_CODEC_H
 
-#include "core/data.h"
+#include "engines/engine.h"
 
 enum record_kind {
     RECORD_BEGIN,    /* txn without next */
@@ -50,6 +50,8 @@ int encoder_encode(struct encoder *enc, const struct record *r, struct buf *out,
 
 struct decoder;
 struct decoder *decoder_new(void);
+/* The planned tables, which outlive the decoder: a record's table gets its `there` from them. */
+void decoder_plan(struct decoder *dec, const struct table_list *planned);
 void decoder_free(struct decoder *dec);
 /* schema: any number that stands for this text (the journal reader's id); the text is parsed once.
  * Values of the record live in the arena. */

@@ -35,6 +35,7 @@ struct decoder {
     struct known *buckets[BUCKETS];
     struct known *last;
     avro_reader_t reader;
+    const struct table_list *planned; /* or NULL */
 };
 
 /* ---- schemas ---- */
@@ -47,6 +48,23 @@ struct decoder *decoder_new(void)
     dec->reader = avro_reader_memory("", 0);
     invariant(dec->reader != NULL);
     return dec;
+}
+
+void decoder_plan(struct decoder *dec, const struct table_list *planned)
+{
+    dec->planned = planned;
+}
+
+/* What the record's table is on the target, if it still has the columns that it was planned with.
+ */
+static void find_there(struct decoder *dec, struct table *t)
+{
+    for (size_t i = 0; t && dec->planned && i < dec->planned->n; i++) {
+        const struct table *p = dec->planned->v[i];
+
+        if (p->there && p->ncolumns == t->ncolumns && table_is(p, table_label(t)))
+            t->there = table_copy(&dec->arena, p->there);
+    }
 }
 
 static void known_free(struct known *k)
@@ -89,6 +107,7 @@ static struct known *known_new(struct decoder *dec, uint64_t id, const char *tex
     invariant(k->copy != NULL);
     if (schema_read(text, &dec->arena, &k->layout, &k->table, e) < 0)
         goto fail;
+    find_there(dec, k->table);
     if (avro_schema_from_json_length(text, strlen(text), &k->schema) != 0) {
         k->schema = NULL;
         err_set(e, ERR_FATAL, "a record's schema is not valid: %s", avro_strerror());
