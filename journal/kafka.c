@@ -54,6 +54,13 @@ static void house_close(void)
     house.open = false;
 }
 
+static void house_drop(void)
+{
+    pthread_mutex_lock(&house.mutex);
+    house_close();
+    pthread_mutex_unlock(&house.mutex);
+}
+
 static int house_open(const struct journal_options *o, struct err *e)
 {
     if (house.open && strcmp(house.o.uri, o->uri) == 0 && strcmp(house.o.name, o->name) == 0)
@@ -151,7 +158,13 @@ static int remove_task(void *arg, struct err *e)
 
 static int kafka_remove(const struct journal_options *o, struct err *e)
 {
-    return with_house(o, remove_task, NULL, e);
+    /* By a handle that has not read the topic, and that nobody uses afterwards. */
+    int rc;
+
+    house_drop();
+    rc = with_house(o, remove_task, NULL, e);
+    house_drop();
+    return rc;
 }
 
 const struct journal_ops kafka_journal_ops = {

@@ -3,11 +3,13 @@
 #include "core/log.h"
 #include "core/run.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
-#define POLL_MS 100
+#define CLOSE_SECONDS 3
 
 /* What the journal's guarantees stand on: nobody else sets it. */
 static const char *const reserved[] = {
@@ -284,16 +286,72 @@ int kafka_client_open(struct kafka_client *c, rd_kafka_type_t type, const struct
     return c->topic ? 0 : kafka_fail(c, rd_kafka_last_error(), "opening it", e);
 }
 
+/* One handle on its way out; whoever of the two threads is last frees this. */
+struct ending {
+    pthread_mutex_t mutex;
+    pthread_cond_t done;
+    rd_kafka_t *rk;
+    bool ended;
+    bool abandoned;
+};
+
+static void ending_free(struct ending *x)
+{
+    pthread_cond_destroy(&x->done);
+    pthread_mutex_destroy(&x->mutex);
+    free(x);
+}
+
+static void *end_handle(void *arg)
+{
+    struct ending *x = arg;
+    bool abandoned;
+
+    rd_kafka_destroy(x->rk);
+    pthread_mutex_lock(&x->mutex);
+    x->ended = true;
+    abandoned = x->abandoned;
+    pthread_cond_signal(&x->done);
+    pthread_mutex_unlock(&x->mutex);
+    if (abandoned)
+        ending_free(x);
+    return NULL;
+}
+
+/* librdkafka 2.0 waits for ever for a consumer whose topic was removed, so the wait is ours: a
+ * handle that does not end in time is left to itself. */
+static void destroy_handle(rd_kafka_t *rk)
+{
+    struct ending *x = calloc(1, sizeof(*x));
+    struct timespec until;
+    pthread_t thread;
+    bool abandoned;
+
+    invariant(x != NULL);
+    x->rk = rk;
+    pthread_mutex_init(&x->mutex, NULL);
+    pthread_cond_init(&x->done, NULL);
+    rd_kafka_set_log_level(rk, -1); /* its log callback needs the client, which goes now */
+    invariant(pthread_create(&thread, NULL, end_handle, x) == 0);
+    pthread_detach(thread);
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += CLOSE_SECONDS;
+    pthread_mutex_lock(&x->mutex);
+    while (!x->ended && pthread_cond_timedwait(&x->done, &x->mutex, &until) == 0)
+        continue;
+    x->abandoned = !x->ended;
+    abandoned = x->abandoned;
+    pthread_mutex_unlock(&x->mutex);
+    if (!abandoned)
+        ending_free(x);
+}
+
 void kafka_client_close(struct kafka_client *c)
 {
-    /* librdkafka 2.0 waits for ever for a consumer whose topic was removed: such a handle, once a
-     * process at most because the error is final, is left alone and silent. */
-    if (c->topic_gone)
-        rd_kafka_set_log_level(c->rk, -1);
-    else if (c->topic)
+    if (c->topic)
         rd_kafka_topic_destroy(c->topic);
-    if (c->rk && !c->topic_gone)
-        rd_kafka_destroy(c->rk);
+    if (c->rk)
+        destroy_handle(c->rk);
     for (size_t i = 0; i < c->nsecrets; i++)
         free(c->secrets[i]);
     c->nsecrets = 0;
