@@ -1,0 +1,332 @@
+/* engines/mysql/check*.c and rights.c on a real server: each thing that is unfit is found, named
+ * and given a remedy; a fit server is found fit by an account with no more rights than that. */
+#include "my_support.h"
+
+#include "engines/mysql/rights.h"
+
+#define ROLE "ls_check"
+#define SHOP "ls_check_shop"
+
+static struct arena arena = ARENA_INIT;
+static const char *const include[] = {SHOP ".*"};
+static const struct selection selection = {.include = include, .ninclude = 1};
+static const char *const accounts[] = {"app@%"};
+static struct fence_settings fence = {.whole_server = true, .accounts = accounts, .naccounts = 1};
+
+/* With the fence's settings, which test_open() does not give. */
+static struct db *open_role(void)
+{
+    struct db_options o = {
+        .uri = test_uri(NULL, ROLE), .migration = "shop", .use = DB_CONTROL, .fence = &fence};
+    struct db *db = NULL;
+    struct err e = {0};
+
+    assert_ok(my_open(&o, &db, &e));
+    return db;
+}
+
+static struct findings check_source(void)
+{
+    struct check_request r = {.side = SIDE_SOURCE, .selection = &selection};
+    struct findings found = {0};
+    struct err e = {0};
+    struct db *db = open_role();
+
+    assert_ok(my_check(db, &r, &arena, &found, &e));
+    my_close(db);
+    return found;
+}
+
+static struct findings check_target(const struct table_list *tables)
+{
+    struct check_request r = {.side = SIDE_TARGET, .selection = &selection, .tables = tables};
+    struct findings found = {0};
+    struct err e = {0};
+    struct db *db = open_role();
+
+    assert_ok(my_check(db, &r, &arena, &found, &e));
+    my_close(db);
+    return found;
+}
+
+static const struct finding *search(const struct findings *f, const char *object, const char *what)
+{
+    for (size_t i = 0; i < f->n; i++)
+        if (strstr(f->v[i].object, object) != NULL && strstr(f->v[i].what, what) != NULL)
+            return &f->v[i];
+    return NULL;
+}
+
+static void print_findings(const struct findings *f)
+{
+    for (size_t i = 0; i < f->n; i++)
+        print_message("%s %s: %s -> %s\n", f->v[i].fatal ? "unfit" : "warning", f->v[i].object,
+                      f->v[i].what, f->v[i].remedy);
+}
+
+static void expect(const struct findings *f, bool fatal, const char *object, const char *what,
+                   const char *remedy)
+{
+    const struct finding *one = search(f, object, what);
+
+    if (one == NULL || one->fatal != fatal || strstr(one->remedy, remedy) == NULL) {
+        print_findings(f);
+        fail_msg("expected: %s: %s -> %s", object, what, remedy);
+    }
+}
+
+static void expect_fit(const struct findings *f)
+{
+    for (size_t i = 0; i < f->n; i++) {
+        if (!f->v[i].fatal)
+            continue;
+        print_findings(f);
+        fail_msg("not fit");
+    }
+}
+
+/* What the fence and the driver ask for, as docs and tests grant it. */
+static void grant_all(struct db *root)
+{
+    bool maria = my_db_from(root)->maria;
+
+    test_role(ROLE, NULL);
+    test_sql(root, maria ? "GRANT REPLICATION SLAVE, BINLOG MONITOR, READ_ONLY ADMIN, CONNECTION"
+                           " ADMIN, PROCESS, SHOW DATABASES, CREATE USER ON *.* TO " ROLE "@'%';"
+                           "GRANT SELECT ON mysql.global_priv TO " ROLE "@'%'"
+                         : "GRANT REPLICATION SLAVE, REPLICATION CLIENT, SYSTEM_VARIABLES_ADMIN,"
+                           " CONNECTION_ADMIN, XA_RECOVER_ADMIN, RELOAD, PROCESS, SHOW DATABASES,"
+                           " CREATE USER ON *.* TO " ROLE "@'%';"
+                           "GRANT SELECT ON mysql.user TO " ROLE "@'%'");
+    test_sql(root, "GRANT ALL ON lockstep.* TO " ROLE "@'%';"
+                   "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES,"
+                   " TRIGGER ON `ls\\_check\\_%`.* TO " ROLE "@'%'");
+}
+
+static struct db *fit_server(void)
+{
+    struct db *root;
+
+    test_database(SHOP);
+    root = test_open(test_uri(SHOP, NULL), DB_CONTROL);
+    test_sql(root, "CREATE TABLE a (id int PRIMARY KEY, n int); CREATE TABLE b (id int, a int,"
+                   " FOREIGN KEY (a) REFERENCES a (id))");
+    grant_all(root);
+    return root;
+}
+
+static void a_fit_server_is_fit(void **state)
+{
+    struct db *root = fit_server();
+    struct findings f = check_source();
+
+    expect_fit(&f);
+    my_close(root);
+}
+
+static void finds_settings(void **state)
+{
+    static const struct {
+        const char *set;
+        const char *reset;
+        const char *what;
+        const char *remedy;
+    } cases[] = {
+        {"SET GLOBAL binlog_format = 'MIXED'", "SET GLOBAL binlog_format = 'ROW'",
+         "binlog_format is not ROW", "SET GLOBAL binlog_format = 'ROW'"},
+        {"SET GLOBAL binlog_row_image = 'MINIMAL'", "SET GLOBAL binlog_row_image = 'FULL'",
+         "binlog_row_image is not FULL", "SET GLOBAL binlog_row_image = 'FULL'"},
+        {"SET GLOBAL binlog_row_metadata = 'MINIMAL'", "SET GLOBAL binlog_row_metadata = 'FULL'",
+         "binlog_row_metadata is not FULL", "SET GLOBAL binlog_row_metadata = 'FULL'"},
+        {"SET GLOBAL event_scheduler = OFF", "SET GLOBAL event_scheduler = ON",
+         "event_scheduler is off", "event_scheduler = ON"},
+    };
+    struct db *root = fit_server();
+    struct table_list none = {0};
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        test_sql(root, cases[i].set);
+        struct findings source = check_source();
+        struct findings target = check_target(&none);
+        test_sql(root, cases[i].reset);
+        expect(&source, true, "source", cases[i].what, cases[i].remedy);
+        /* The target's log is for the way back. */
+        expect(&target, i == 3, "target", cases[i].what, cases[i].remedy);
+    }
+    struct findings after = check_source();
+    expect_fit(&after);
+    my_close(root);
+}
+
+static void finds_tables(void **state)
+{
+    struct db *root = fit_server();
+
+    test_sql(root, "CREATE TABLE m (id int PRIMARY KEY) ENGINE = MyISAM;"
+                   "CREATE TABLE c (a int, CONSTRAINT c_falls FOREIGN KEY (a) REFERENCES a (id)"
+                   " ON DELETE CASCADE);"
+                   "CREATE TRIGGER b_trigger BEFORE INSERT ON b FOR EACH ROW SET NEW.a = NEW.a");
+    struct findings f = check_source();
+    expect(&f, true, SHOP ".m", "its engine is MyISAM", "ENGINE = InnoDB");
+    expect(&f, true, SHOP ".c", "foreign key c_falls", "RESTRICT");
+    expect(&f, false, SHOP ".b", "b_trigger", "drop them");
+    assert_null(search(&f, SHOP ".b", "foreign key"));
+    my_close(root);
+}
+
+static void finds_branches(void **state)
+{
+    struct db *root = fit_server();
+
+    test_sql(root, "XA START 'x'; INSERT INTO a VALUES (1, 1); XA END 'x'; XA PREPARE 'x'");
+    struct findings f = check_source();
+    struct db *other = test_open(test_uri(NULL, NULL), DB_CONTROL);
+    my_close(root);
+    /* It is its session's until that has gone. */
+    for (int64_t end = mono_ms() + 5000;; nap_ms(20)) {
+        struct err e = {0};
+
+        if (my_execf(my_db_from(other), &e, "XA ROLLBACK 'x'") == 0)
+            break;
+        assert_true(mono_ms() < end);
+    }
+    my_close(other);
+    expect(&f, true, "source", "1 XA transactions are prepared", "XA COMMIT or XA ROLLBACK");
+}
+
+static void finds_rights(void **state)
+{
+    static const struct {
+        const char *revoke;
+        const char *what;
+        bool fatal;
+    } cases[] = {
+        {"REVOKE REPLICATION SLAVE ON *.* FROM " ROLE "@'%'", "REPLICATION SLAVE ON *.*", true},
+        {"REVOKE PROCESS ON *.* FROM " ROLE "@'%'", "PROCESS", true},
+        {"REVOKE ALL ON lockstep.* FROM " ROLE "@'%'", "EVENT ON `lockstep`.*", true},
+        {"REVOKE SELECT ON `ls\\_check\\_%`.* FROM " ROLE "@'%'", "no table", true},
+        {"REVOKE UPDATE ON `ls\\_check\\_%`.* FROM " ROLE "@'%'", "UPDATE ON `" SHOP "`.*", false},
+    };
+    struct db *root = fit_server();
+
+    test_sql(root, my_db_from(root)->maria ? "REVOKE SELECT ON mysql.global_priv FROM " ROLE "@'%'"
+                                           : "REVOKE SELECT ON mysql.user FROM " ROLE "@'%'");
+    struct findings blind = check_source();
+    expect(&blind, true, "account '" ROLE, "SELECT ON mysql.", "GRANT SELECT ON mysql.");
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        grant_all(root);
+        test_sql(root, cases[i].revoke);
+        if (strcmp(cases[i].what, "no table") == 0)
+            test_sql(root, "GRANT SELECT ON " SHOP ".a TO " ROLE "@'%'");
+        struct findings f = check_source();
+        if (strcmp(cases[i].what, "no table") == 0)
+            expect(&f, true, "account '" ROLE "'@'%'", "SELECT ON `" SHOP "`.*", "GRANT SELECT ON");
+        else
+            expect(&f, cases[i].fatal, cases[i].what[0] == 'P' ? "source" : "account '" ROLE,
+                   cases[i].what, "GRANT ");
+    }
+    my_close(root);
+}
+
+static void finds_other_databases(void **state)
+{
+    struct db *root = fit_server();
+
+    test_database("ls_other");
+    fence.whole_server = false;
+    fence.naccounts = 0;
+    struct findings f = check_source();
+    fence.whole_server = true;
+    fence.naccounts = 1;
+    expect(&f, true, "source", "ls_other", "whole_server");
+    if (my_db_from(root)->maria)
+        expect(&f, true, "source", "accounts must be locked", "accounts: [");
+    my_close(root);
+}
+
+static void looks_at_the_targets_tables(void **state)
+{
+    struct db *root = fit_server();
+    struct db *db = open_role();
+    struct table_list list;
+    struct err e = {0};
+
+    assert_ok(my_tables(db, &selection, &arena, &list, &e));
+    struct findings f = check_target(&list);
+    expect_fit(&f);
+    test_sql(root, "INSERT INTO a VALUES (1, 1); ALTER TABLE b MODIFY id bigint;"
+                   "CREATE TRIGGER a_trigger BEFORE INSERT ON a FOR EACH ROW SET NEW.n = 1");
+    f = check_target(&list);
+    expect(&f, true, SHOP ".a", "is not empty", "TRUNCATE TABLE `" SHOP "`.`a`");
+    expect(&f, true, SHOP ".b", "column 1 is id bigint", "DROP TABLE");
+    expect(&f, true, SHOP ".a", "a_trigger", "drop them on the target");
+    test_sql(root, "DROP TABLE b; CREATE VIEW b AS SELECT 1; DROP TRIGGER a_trigger;"
+                   "DELETE FROM a; ALTER TABLE a DROP PRIMARY KEY");
+    f = check_target(&list);
+    expect(&f, true, SHOP ".b", "a VIEW of that name", "rename or drop");
+    expect(&f, true, SHOP ".a", "its key has other columns", "DROP TABLE");
+
+    struct check_request r = {.side = SIDE_TARGET, .tables = &list, .source = db};
+    struct findings same = {0};
+    assert_ok(my_check(db, &r, &arena, &same, &e));
+    expect(&same, true, "target", "it is the source", "another server");
+    my_close(db);
+    my_close(root);
+}
+
+static void reads_grants(void **state)
+{
+    struct db *root = fit_server();
+    struct my_rights r;
+    struct err e = {0};
+
+    test_role("ls_grants", NULL);
+    test_sql(root, "DROP ROLE IF EXISTS ls_grants_role; CREATE ROLE ls_grants_role;"
+                   "GRANT INSERT ON `ls\\_a%`.* TO ls_grants_role;"
+                   "GRANT ls_grants_role TO ls_grants@'%';"
+                   "GRANT PROCESS ON *.* TO ls_grants@'%';"
+                   "GRANT SELECT (id), UPDATE ON " SHOP ".a TO ls_grants@'%'");
+    test_sql(root, my_db_from(root)->maria ? "SET DEFAULT ROLE ls_grants_role FOR ls_grants@'%'"
+                                           : "SET DEFAULT ROLE ls_grants_role TO ls_grants@'%'");
+    struct db *db = test_open(test_uri(NULL, "ls_grants"), DB_CONTROL);
+    assert_ok(my_rights_load(my_db_from(db), &arena, &r, &e));
+    assert_string_equal(r.account, "'ls_grants'@'%'");
+    assert_true(my_rights_global(&r, "PROCESS"));
+    assert_false(my_rights_global(&r, "SUPER"));
+    assert_false(my_rights_global(&r, "INSERT"));
+    assert_true(my_rights_database(&r, "ls_abc", "INSERT"));
+    assert_false(my_rights_database(&r, "lsxabc", "INSERT"));
+    assert_false(my_rights_database(&r, "ls_b", "INSERT"));
+    assert_true(my_rights_database(&r, "ls_b", "PROCESS"));
+    assert_true(my_rights_table(&r, SHOP, "a", "UPDATE"));
+    assert_false(my_rights_table(&r, SHOP, "a", "SELECT"));
+    assert_false(my_rights_database(&r, SHOP, "UPDATE"));
+    my_close(db);
+    db = test_open(test_uri(NULL, NULL), DB_CONTROL);
+    assert_ok(my_rights_load(my_db_from(db), &arena, &r, &e));
+    assert_true(my_rights_global(&r, "REPLICATION_SLAVE"));
+    my_close(db);
+    my_close(root);
+}
+
+static int release(void **state)
+{
+    arena_release(&arena);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_fit_server_is_fit),
+        cmocka_unit_test(finds_settings),
+        cmocka_unit_test(finds_tables),
+        cmocka_unit_test(finds_branches),
+        cmocka_unit_test(finds_rights),
+        cmocka_unit_test(finds_other_databases),
+        cmocka_unit_test(looks_at_the_targets_tables),
+        cmocka_unit_test(reads_grants),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, release);
+}
