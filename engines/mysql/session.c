@@ -14,9 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A test that calls the driver's functions directly needs no vtable, and so not all of them. */
-#pragma weak engine_mysql
-
 #define CONNECT_TIMEOUT_MS 10000
 #define COMMIT_STOP_GRACE_MS 5000
 #define CLIENT_MAX_PACKET (1024UL * 1024 * 1024)

@@ -92,7 +92,8 @@ static void grant_all(struct db *root)
 
     test_role(ROLE, NULL);
     test_sql(root, maria ? "GRANT REPLICATION SLAVE, BINLOG MONITOR, READ_ONLY ADMIN, CONNECTION"
-                           " ADMIN, PROCESS, SHOW DATABASES, CREATE USER ON *.* TO " ROLE "@'%';"
+                           " ADMIN, RELOAD, PROCESS, SHOW DATABASES, CREATE USER ON *.* TO " ROLE
+                           "@'%';"
                            "GRANT SELECT ON mysql.global_priv TO " ROLE "@'%'"
                          : "GRANT REPLICATION SLAVE, REPLICATION CLIENT, SYSTEM_VARIABLES_ADMIN,"
                            " CONNECTION_ADMIN, XA_RECOVER_ADMIN, RELOAD, PROCESS, SHOW DATABASES,"

@@ -1,0 +1,338 @@
+/* engines/mysql/control.c, schema_run.c, binlog_file.c on a real server. */
+#include "my_support.h"
+
+#include <time.h>
+#include <pthread.h>
+
+#define ROLE "ls_control"
+
+static void clean(void)
+{
+    struct db *root = test_open(test_uri(NULL, NULL), DB_CONTROL);
+
+    test_sql(root, "DROP DATABASE IF EXISTS lockstep");
+    test_role(ROLE, "ALL ON lockstep.*");
+    test_sql(root, "GRANT PROCESS, RELOAD ON *.* TO " ROLE "@'%'");
+    test_sql(root, my_db_from(root)->maria ? "GRANT BINLOG MONITOR ON *.* TO " ROLE "@'%'"
+                                           : "GRANT REPLICATION CLIENT ON *.* TO " ROLE "@'%'");
+    my_close(root);
+}
+
+static struct db *installed(void)
+{
+    struct db *db;
+    struct err e = {0};
+
+    clean();
+    db = test_open(test_uri(NULL, ROLE), DB_CONTROL);
+    assert_ok(my_control_install(db, SIDE_TARGET, &e));
+    return db;
+}
+
+static struct db *open_migration(const char *migration)
+{
+    struct db_options o = {.uri = test_uri(NULL, ROLE), .migration = migration, .use = DB_CONTROL};
+    struct err e = {0};
+    struct db *db = NULL;
+
+    assert_ok(my_open(&o, &db, &e));
+    return db;
+}
+
+static int put(struct db *db, const char *key, int64_t expect, int value)
+{
+    struct err e = {0};
+    json_t *body = json_pack("{s:i}", "n", value);
+    int rc = my_fact_put(db, "kind", key, expect, body, &e);
+
+    json_decref(body);
+    if (rc < 0)
+        fail_msg("%s", e.msg);
+    return rc;
+}
+
+static int64_t version_of(struct db *db, const char *key, int *value)
+{
+    struct fact f;
+    struct err e = {0};
+    int rc = my_fact_get(db, "kind", key, false, &f, &e);
+
+    assert_ok(rc);
+    if (rc == 0)
+        return 0;
+    *value = (int)json_integer_value(json_object_get(f.body, "n"));
+    json_decref(f.body);
+    return f.version;
+}
+
+static void compares_and_sets(void **state)
+{
+    struct db *db = installed();
+    struct err e = {0};
+    int value = 0;
+
+    assert_int_equal(put(db, "a", FACT_ABSENT, 1), 1);
+    assert_int_equal(put(db, "a", FACT_ABSENT, 2), 0);
+    assert_int_equal(put(db, "a", 7, 3), 0);
+    assert_int_equal(version_of(db, "a", &value), 1);
+    assert_int_equal(value, 1);
+    assert_int_equal(put(db, "a", 1, 4), 1);
+    assert_int_equal(put(db, "a", 1, 5), 0);
+    /* The same body is a write too. */
+    assert_int_equal(put(db, "a", 2, 4), 1);
+    assert_int_equal(put(db, "a", FACT_ANY, 6), 1);
+    assert_int_equal(put(db, "b", FACT_ANY, 7), 1);
+    assert_int_equal(version_of(db, "a", &value), 4);
+    assert_int_equal(value, 6);
+    assert_int_equal(version_of(db, "b", &value), 1);
+    /* Keys differ by their bytes. */
+    assert_int_equal(put(db, "A", FACT_ABSENT, 8), 1);
+    assert_int_equal(put(db, "a ", FACT_ABSENT, 9), 1);
+    assert_int_equal(put(db, "ä'\\%", FACT_ABSENT, 10), 1);
+    assert_int_equal(version_of(db, "ä'\\%", &value), 1);
+    assert_int_equal(value, 10);
+    assert_ok(my_fact_delete(db, "kind", "a", &e));
+    assert_int_equal(version_of(db, "a", &value), 0);
+    assert_int_equal(version_of(db, "A", &value), 1);
+
+    struct fact *facts;
+    size_t n;
+    assert_ok(my_fact_scan(db, "kind", "", &facts, &n, &e));
+    assert_int_equal(n, 4);
+    assert_string_equal(facts[0].key, "A");
+    assert_string_equal(facts[1].key, "a ");
+    assert_string_equal(facts[2].key, "b");
+    facts_release(facts, n);
+    assert_int_equal(put(db, "public.orders/001-000012", FACT_ABSENT, 1), 1);
+    assert_int_equal(put(db, "public_orders/001-000012", FACT_ABSENT, 1), 1);
+    assert_ok(my_fact_scan(db, "kind", "public.orders/", &facts, &n, &e));
+    assert_int_equal(n, 1);
+    facts_release(facts, n);
+    my_close(db);
+}
+
+static void keeps_bodies_as_they_are(void **state)
+{
+    struct db *db = installed();
+    struct err e = {0};
+    struct fact f;
+    json_t *body = json_pack("{s:s, s:s%, s:f}", "t", "ä\n'\"\\ \xf0\x9f\x98\x80", "zero", "a\0b",
+                             (size_t)3, "d", 0.1);
+
+    assert_int_equal(my_fact_put(db, "kind", "x", FACT_ABSENT, body, &e), 1);
+    assert_int_equal(my_fact_get(db, "kind", "x", true, &f, &e), 1);
+    assert_true(json_equal(body, f.body));
+    json_decref(body);
+    json_decref(f.body);
+    my_close(db);
+}
+
+static void writes_go_with_their_transaction(void **state)
+{
+    struct db *a = installed();
+    struct db *b = test_open(test_uri(NULL, ROLE), DB_CONTROL);
+    struct err e = {0};
+    struct fact f;
+    int value;
+
+    assert_int_equal(put(a, "x", FACT_ABSENT, 1), 1);
+    assert_ok(my_begin(a, &e));
+    assert_int_equal(put(a, "x", 1, 2), 1);
+    assert_int_equal(version_of(b, "x", &value), 1);
+    assert_ok(my_rollback(a, &e));
+    assert_int_equal(version_of(a, "x", &value), 1);
+    /* What another has committed is seen inside a transaction, as on PostgreSQL. */
+    assert_ok(my_begin(a, &e));
+    assert_int_equal(version_of(a, "x", &value), 1);
+    assert_int_equal(put(b, "x", 1, 3), 1);
+    assert_int_equal(version_of(a, "x", &value), 2);
+    /* A locked row waits for its holder, boundedly. */
+    assert_int_equal(my_fact_get(a, "kind", "x", true, &f, &e), 1);
+    json_decref(f.body);
+    assert_ok(my_execf(my_db_from(b), &e, "SET SESSION innodb_lock_wait_timeout = 1"));
+    assert_int_equal(my_fact_delete(b, "kind", "x", &e), -1);
+    assert_int_equal(e.class, ERR_RETRY);
+    assert_ok(my_commit(a, &e));
+    my_close(a);
+    my_close(b);
+}
+
+static void installs_and_removes(void **state)
+{
+    struct db *db = installed();
+    struct err e = {0};
+    bool there;
+
+    assert_ok(my_control_install(db, SIDE_SOURCE, &e));
+    assert_ok(my_control_exists(db, &there, &e));
+    assert_true(there);
+    struct db *other = open_migration("crm");
+    assert_int_equal(put(db, "x", FACT_ABSENT, 1), 1);
+    assert_int_equal(put(other, "x", FACT_ABSENT, 1), 1);
+    assert_ok(my_control_remove(db, SIDE_TARGET, &e));
+    assert_ok(my_control_exists(db, &there, &e));
+    assert_true(there);
+    assert_ok(my_control_remove(other, SIDE_TARGET, &e));
+    assert_ok(my_control_exists(db, &there, &e));
+    assert_false(there);
+    assert_ok(my_control_remove(db, SIDE_TARGET, &e));
+    my_close(other);
+    my_close(db);
+
+    /* Somebody else's database of that name is left alone. */
+    struct db *root = test_open(test_uri(NULL, NULL), DB_CONTROL);
+    test_sql(root, "CREATE DATABASE lockstep; CREATE TABLE lockstep.theirs (a int)");
+    assert_int_equal(my_control_install(root, SIDE_TARGET, &e), -1);
+    assert_int_equal(e.class, ERR_REFUSED);
+    assert_ok(my_control_remove(root, SIDE_TARGET, &e));
+    assert_string_equal(test_value(root, "SELECT count(*) FROM lockstep.theirs"), "0");
+    test_sql(root, "DROP DATABASE lockstep");
+    my_close(root);
+}
+
+static void a_missing_right_is_named(void **state)
+{
+    struct err e = {0};
+
+    clean();
+    test_role("ls_plain", NULL);
+    struct db *db = test_open(test_uri(NULL, "ls_plain"), DB_CONTROL);
+    assert_int_equal(my_control_install(db, SIDE_TARGET, &e), -1);
+    assert_int_equal(e.class, ERR_REFUSED);
+    assert_non_null(strstr(e.hint, "GRANT"));
+    my_close(db);
+}
+
+static void tells_who_and_where_it_is(void **state)
+{
+    struct db *db = installed();
+    struct server_identity id;
+    struct server_identity again;
+    struct position p;
+    struct position q;
+    struct err e = {0};
+    int64_t clock;
+    char name[300];
+    char text[60];
+    uint64_t number;
+
+    assert_ok(my_identify(db, &id, &e));
+    assert_ok(my_identify(db, &again, &e));
+    assert_memory_equal(&id, &again, sizeof id);
+    assert_true(strlen(id.system) > 20);
+    assert_int_equal(id.version, my_db_from(db)->version);
+    assert_false(id.standby);
+    assert_ok(my_clock_ms(db, &clock, &e));
+    assert_true(llabs(clock - (int64_t)time(NULL) * 1000) < 5000);
+
+    assert_ok(my_current_position(db, &p, &e));
+    assert_int_equal(put(db, "x", FACT_ABSENT, 1), 1);
+    assert_ok(my_current_position(db, &q, &e));
+    assert_true(position_cmp(p, q) < 0);
+    assert_true(my_position_distance(p, q) > 0);
+    assert_int_equal(my_position_distance(q, p), 0);
+    assert_int_equal(my_position_distance((struct position){1, 5}, (struct position){1, 9}), 4);
+    assert_true(my_position_distance((struct position){1, 5}, (struct position){3, 9}) > (uint64_t)1
+                                                                                             << 30);
+    my_position_text((struct position){42, 1234}, text, sizeof text);
+    assert_string_equal(text, "42:1234");
+    assert_ok(my_binlog_name(my_db_from(db), p.major, name, sizeof name, &e));
+    assert_int_equal(my_binlog_number(name, &number), 0);
+    assert_int_equal(number, p.major);
+    assert_int_equal(my_binlog_name(my_db_from(db), 987654, name, sizeof name, &e), -1);
+    assert_int_equal(e.class, ERR_FATAL);
+    assert_non_null(strstr(e.msg, "987654"));
+    assert_int_equal(my_binlog_number("mysql-bin.1000000", &number), 0);
+    assert_int_equal(number, 1000000);
+    assert_int_equal(my_binlog_number("mysql-bin.index", &number), -1);
+    assert_int_equal(my_binlog_number("mysql-bin", &number), -1);
+
+    struct arena a = ARENA_INIT;
+    struct retention r;
+    assert_ok(my_retention(db, &a, &r, &e));
+    assert_true(r.retained_bytes >= q.minor);
+    assert_false(r.lost);
+    arena_release(&a);
+    assert_ok(my_sync(db, &e));
+    my_close(db);
+}
+
+static void *commit_soon(void *arg)
+{
+    struct db *db = arg;
+    struct err e = {0};
+
+    nap_ms(400);
+    assert_ok(my_commit(db, &e));
+    return NULL;
+}
+
+static void settles_when_writers_have_ended(void **state)
+{
+    struct db *db = installed();
+    struct db *writer = test_open(test_uri(NULL, ROLE), DB_CONTROL);
+    struct db *reader = test_open(test_uri(NULL, ROLE), DB_CONTROL);
+    struct err e = {0};
+    pthread_t thread;
+
+    assert_int_equal(put(db, "x", FACT_ABSENT, 1), 1);
+    /* One that only reads is none to wait for. */
+    assert_ok(my_execf(my_db_from(reader), &e, "START TRANSACTION"));
+    (void)test_value(reader, "SELECT count(*) FROM lockstep.fact");
+    assert_ok(my_settle(db, 2000, &e));
+
+    assert_ok(my_begin(writer, &e));
+    assert_int_equal(put(writer, "x", 1, 2), 1);
+    assert_int_equal(my_settle(db, 300, &e), -1);
+    assert_int_equal(e.class, ERR_RETRY);
+    assert_non_null(strstr(e.msg, "of thread"));
+    pthread_create(&thread, NULL, commit_soon, writer);
+    int64_t begun = mono_ms();
+    assert_ok(my_settle(db, 5000, &e));
+    assert_true(mono_ms() - begun >= 300);
+    pthread_join(thread, NULL);
+    my_close(reader);
+    my_close(writer);
+    my_close(db);
+}
+
+static void runs_schema_steps(void **state)
+{
+    struct db *db = installed();
+    struct err e = {0};
+
+    test_database("ls_steps");
+    struct db *root = test_open(test_uri("ls_steps", NULL), DB_SCHEMA);
+    struct db *dead = test_open(test_uri("ls_steps", NULL), DB_SCHEMA);
+    assert_ok(my_schema_run(root, "CREATE TABLE t (a int); INSERT INTO t VALUES (1)", true, &e));
+    assert_string_equal(test_value(root, "SELECT a FROM t"), "1");
+    assert_int_equal(my_schema_run(root, "CREATE TABLE t (a int)", true, &e), -1);
+    /* What a dead process left running is ended; our own session is not. */
+    assert_ok(my_schema_run(dead, "DO 1", true, &e));
+    unsigned long id = mysql_thread_id(my_db_from(dead)->conn);
+    assert_ok(my_schema_settle(root, &e));
+    char sql[120];
+    snprintf(sql, sizeof sql, "SELECT count(*) FROM information_schema.processlist WHERE id = %lu",
+             id);
+    assert_string_equal(test_value(root, sql), "0");
+    assert_ok(my_schema_run(root, "DROP TABLE t", true, &e));
+    my_close(dead);
+    my_close(root);
+    my_close(db);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(compares_and_sets),
+        cmocka_unit_test(keeps_bodies_as_they_are),
+        cmocka_unit_test(writes_go_with_their_transaction),
+        cmocka_unit_test(installs_and_removes),
+        cmocka_unit_test(a_missing_right_is_named),
+        cmocka_unit_test(tells_who_and_where_it_is),
+        cmocka_unit_test(settles_when_writers_have_ended),
+        cmocka_unit_test(runs_schema_steps),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
