@@ -75,7 +75,8 @@ int way_shapes(struct db *db, const struct table_list *forward, struct arena *a,
             return -1;
         b->version = t->version;
         b->there = NULL;
-        if (!table_same_shape(b, t)) {
+        /* An engine that asked for more than a name on the way there asks for it back, too. */
+        if (t->there || !table_same_shape(b, t)) {
             b->there = table_copy(a, t);
             b->there->there = NULL;
         }

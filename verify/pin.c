@@ -118,8 +118,9 @@ static int pin_source(struct pair *p, const struct migration *m, struct err *e)
     return rc;
 }
 
-/* Apply stands at the position. The snapshot is made by the connection that will read; whether
- * apply stood still until then is told by the snapshot itself, for what was applied and the
+/* Apply stands at the position: everything before it is applied, though the checkpoint may lie
+ * lower, behind the last transaction. The snapshot is made by the connection that will read;
+ * whether apply stood still until then is told by the snapshot itself, for what was applied and the
  * checkpoint are written in one transaction. 1: pinned, 0: apply has gone on, -1. */
 static int pin_standing(struct pair *p, const struct migration *m, struct err *e)
 {
@@ -135,7 +136,7 @@ static int pin_standing(struct pair *p, const struct migration *m, struct err *e
     if (found < 0 || request_clear(p->control, p->request, e) < 0)
         return -1;
     p->request[0] = '\0';
-    return found && position_cmp(seen.next, p->source.next) == 0;
+    return found && position_cmp(seen.next, p->source.next) <= 0;
 }
 
 /* 1: pinned, 0: apply has passed the position, -1. */

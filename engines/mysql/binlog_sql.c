@@ -280,9 +280,30 @@ static void take_list(struct walk *w)
 
 static const char *const renamed_parts[] = {"column", "index", "key", "constraint", NULL};
 
+static void take_nothing(void *arg, const struct sql_name *name)
+{
+}
+
+/* ALTER TABLE a AUTO_INCREMENT = 42 and nothing else: neither rows nor their shape change. It is
+ * what a switch does itself. */
+static bool moves_counter_only(struct walk w)
+{
+    w.take = take_nothing;
+    take_name(&w);
+    if (!is(&w.t, "auto_increment"))
+        return false;
+    step(&w);
+    if (is_mark(&w.t, '='))
+        step(&w);
+    step(&w);
+    return w.t.kind == TOKEN_END;
+}
+
 /* ALTER TABLE a … RENAME [TO] b … EXCHANGE PARTITION p WITH TABLE c */
 static void take_alter(struct walk *w)
 {
+    if (moves_counter_only(*w))
+        return;
     take_name(w);
     while (w->t.kind != TOKEN_END) {
         bool renamed = is(&w->t, "rename");

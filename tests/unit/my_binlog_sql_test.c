@@ -57,6 +57,8 @@ static void test_names(void **state)
         {"truncate t", "d.t "},
         {"DROP TABLE IF EXISTS `x``y`, z.w /* generated */", "d.x`y z.w "},
         {"RENAME TABLE a TO b, c.d TO e", "d.a d.b c.d d.e "},
+        {"ALTER TABLE `a`.`b` AUTO_INCREMENT = 2406", ""},
+        {"ALTER TABLE a AUTO_INCREMENT=3 /* and */ , ADD c INT", "d.a "},
         {"ALTER TABLE a ADD COLUMN orders INT DEFAULT 'table x'", "d.a "},
         {"ALTER TABLE a RENAME TO b", "d.a d.b "},
         {"ALTER TABLE a RENAME COLUMN b TO c", "d.a "},
