@@ -1,6 +1,7 @@
 /* From the configuration to what the stages are given. The one place that names drivers. */
 #include "cli/cli.h"
 #include "control/facts.h"
+#include "engines/mysql/driver.h"
 #include "engines/postgres/driver.h"
 
 #include <stdio.h>
@@ -17,6 +18,8 @@ static const struct {
 } drivers[] = {
     {"postgresql://", &engine_postgres},
     {"postgres://", &engine_postgres},
+    {"mysql://", &engine_mysql},
+    {"mariadb://", &engine_mysql},
 };
 
 const struct engine *driver_of(const char *uri)
