@@ -34,8 +34,11 @@ STATUSES = ("new", "paid", "packed", "shipped", "returned")
 
 def type_of(code):
     """varchar(n), char(n) and dec(p,s) carry their sizes."""
-    if code.startswith("varchar") or code.startswith("char"):
+    if code.startswith("varchar"):
         return (code, code) + HEX
+    if code.startswith("char"):
+        # Blanks at the end mean nothing in it, whatever it is made of at the other end.
+        return (code, code, HEX[0], HEX[1].replace("{c}", "RTRIM({c})"))
     if code.startswith("dec"):
         return (f"numeric{code[3:]}", f"decimal{code[3:]}") + PLAIN
     return TYPES[code]
