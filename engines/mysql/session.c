@@ -15,6 +15,7 @@
 #include <string.h>
 
 #define CONNECT_TIMEOUT_MS 10000
+#define HANDSHAKE_MS 5000
 #define COMMIT_STOP_GRACE_MS 5000
 #define CLIENT_MAX_PACKET (1024UL * 1024 * 1024)
 
@@ -131,14 +132,15 @@ static MYSQL *prepare(const struct my_dial *d, const struct my_uri *u)
 {
     MYSQL *conn = mysql_init(NULL);
     unsigned long max_packet = CLIENT_MAX_PACKET;
-    /* The library waits for a TLS handshake by itself, so it needs an end of its own. */
-    unsigned seconds = (unsigned)(d->timeout_ms + 999) / 1000;
+    /* The library waits for a TLS handshake by itself, and takes these seconds for milliseconds
+     * there. For all else our own deadline is the shorter one. */
+    unsigned handshake = (unsigned)(d->timeout_ms < HANDSHAKE_MS ? d->timeout_ms : HANDSHAKE_MS);
     unsigned protocol = u->socket[0] != '\0' ? MYSQL_PROTOCOL_SOCKET : MYSQL_PROTOCOL_TCP;
 
     if (conn == NULL)
         return NULL;
     mysql_optionsv(conn, MYSQL_OPT_NONBLOCK, 0);
-    mysql_optionsv(conn, MYSQL_OPT_CONNECT_TIMEOUT, &seconds);
+    mysql_optionsv(conn, MYSQL_OPT_CONNECT_TIMEOUT, &handshake);
     mysql_optionsv(conn, MYSQL_OPT_MAX_ALLOWED_PACKET, &max_packet);
     mysql_optionsv(conn, MYSQL_OPT_PROTOCOL, &protocol);
     mysql_optionsv(conn, MYSQL_SET_CHARSET_NAME, "utf8mb4");

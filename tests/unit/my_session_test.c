@@ -137,6 +137,34 @@ static void names_what_cannot_be_reached(void **state)
     my_close(test_open(test_uri(NULL, "ls_login"), DB_CONTROL));
 }
 
+/* MySQL makes itself a certificate, MariaDB 10.11 has none: both answers of `required` are met. */
+static void speaks_tls(void **state)
+{
+    static const char cipher[] = "SELECT variable_value FROM performance_schema.session_status"
+                                 " WHERE variable_name = 'Ssl_cipher'";
+    struct db *db = test_open(test_uri(NULL, NULL), DB_CONTROL);
+    bool maria = my_db_from(db)->maria;
+    char uri[400];
+
+    test_role("ls_login", NULL);
+    assert_int_equal(test_value(db, cipher)[0] == '\0', maria);
+    my_close(db);
+    snprintf(uri, sizeof uri, "%s?ssl-mode=disabled", test_uri(NULL, "ls_login"));
+    db = test_open(uri, DB_CONTROL);
+    assert_null(mysql_get_ssl_cipher(my_db_from(db)->conn));
+    my_close(db);
+    snprintf(uri, sizeof uri, "%s?ssl-mode=required", test_uri(NULL, "ls_login"));
+    if (maria)
+        refused_connection(uri, ERR_FATAL, "TLS is required");
+    else
+        my_close(test_open(uri, DB_CONTROL));
+    snprintf(uri, sizeof uri, "%s?ssl-mode=verify-full", test_uri(NULL, "ls_login"));
+    refused_connection(uri, ERR_FATAL, maria ? "SSL is required" : "certificate");
+    snprintf(uri, sizeof uri, "%s?ssl-mode=verify-ca&ssl-ca=/nowhere.pem",
+             test_uri(NULL, "ls_login"));
+    refused_connection(uri, ERR_FATAL, "");
+}
+
 static void reads_the_option_file(void **state)
 {
     char dir[] = "/tmp/lockstep-mycnf.XXXXXX";
@@ -428,6 +456,7 @@ int main(void)
         cmocka_unit_test(parses_uris),
         cmocka_unit_test(sets_the_session),
         cmocka_unit_test(names_what_cannot_be_reached),
+        cmocka_unit_test(speaks_tls),
         cmocka_unit_test(reads_the_option_file),
         cmocka_unit_test(classes_errors),
         cmocka_unit_test(locks_are_bounded),
