@@ -286,6 +286,7 @@ static void reads_grants(void **state)
                    "GRANT INSERT ON `ls\\_a%`.* TO ls_grants_role;"
                    "GRANT ls_grants_role TO ls_grants@'%';"
                    "GRANT PROCESS ON *.* TO ls_grants@'%';"
+                   "GRANT DELETE ON `ls_q`.* TO ls_grants@'%';"
                    "GRANT SELECT (id), UPDATE ON " SHOP ".a TO ls_grants@'%'");
     test_sql(root, my_db_from(root)->maria ? "SET DEFAULT ROLE ls_grants_role FOR ls_grants@'%'"
                                            : "SET DEFAULT ROLE ls_grants_role TO ls_grants@'%'");
@@ -298,6 +299,8 @@ static void reads_grants(void **state)
     assert_true(my_rights_database(&r, "ls_abc", "INSERT"));
     assert_false(my_rights_database(&r, "lsxabc", "INSERT"));
     assert_false(my_rights_database(&r, "ls_b", "INSERT"));
+    assert_true(my_rights_database(&r, "lsxq", "DELETE"));
+    assert_false(my_rights_database(&r, "lsq", "DELETE"));
     assert_true(my_rights_database(&r, "ls_b", "PROCESS"));
     assert_true(my_rights_table(&r, SHOP, "a", "UPDATE"));
     assert_false(my_rights_table(&r, SHOP, "a", "SELECT"));
