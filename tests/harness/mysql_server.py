@@ -59,7 +59,8 @@ class MysqlServer:
 
     def _place(self):
         place = [f"--datadir={self.home}/data", f"--socket={self.socket}",
-                 f"--pid-file={self.pidfile}", f"--log-error={self.log}"]
+                 f"--pid-file={self.pidfile}", f"--log-error={self.log}",
+                 f"--tmpdir={self.home}/tmp"]
         if self._user():
             place.append(f"--user={self._user()}")
         if not self.maria:
@@ -81,6 +82,10 @@ class MysqlServer:
             mysql = pwd.getpwnam("mysql")
             shutil.chown(self.home, mysql.pw_uid, mysql.pw_gid)
         self.home.chmod(0o755)
+        # A server that starts removes all temporary tables from its tmpdir, those of others too.
+        tmp = self.home / "tmp"
+        tmp.mkdir(exist_ok=True)
+        tmp.chmod(0o1777)
         if self.maria:
             argv = ["mariadb-install-db", self._defaults(), f"--datadir={self.home}/data",
                     "--skip-test-db", "--auth-root-authentication-method=normal",
