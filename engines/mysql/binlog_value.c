@@ -382,7 +382,8 @@ static size_t put_time(const struct binlog_column *c, const uint8_t *p, char *ou
 
     if (!(v & 0x800000))
         *unfit = "it holds a negative time, which is no time of the day";
-    else if (t.hour > 23 || t.minute > 59 || t.second > 59 || t.us > 999999)
+    else if (t.hour > 24 || t.minute > 59 || t.second > 59 || t.us > 999999 ||
+             (t.hour == 24 && (t.minute || t.second || t.us)))
         *unfit = "it holds a time of more than a day, which is no time of the day";
     return put_clock(&t, out);
 }
