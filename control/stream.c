@@ -36,6 +36,21 @@ static int identity_check(const json_t *seen, const struct server_identity *now,
     return 0;
 }
 
+/* 1: written by us, 0: it is there already, -1. */
+static int register_first(struct db *target, const struct server_identity *source_id,
+                          const struct server_identity *target_id, struct err *e)
+{
+    json_t *body = json_pack("{s:o, s:o}", "source", identity_json(source_id), "target",
+                             identity_json(target_id));
+
+    if (fact_cas(target, "migration", "self", FACT_ABSENT, body, e) == 0)
+        return 1;
+    if (e->class != ERR_FENCED)
+        return -1;
+    err_clear(e);
+    return 0;
+}
+
 int migration_register(struct db *target, const struct server_identity *source_id,
                        const struct server_identity *target_id, struct err *e)
 {
@@ -45,10 +60,14 @@ int migration_register(struct db *target, const struct server_identity *source_i
     if (fact_read(target, "migration", "self", &body, NULL, e) < 0)
         return -1;
     if (!body) {
-        body = json_pack("{s:o, s:o}", "source", identity_json(source_id), "target",
-                         identity_json(target_id));
-        status = fact_cas(target, "migration", "self", FACT_ABSENT, body, e);
-        return status;
+        /* Roles may begin a migration side by side: whoever comes second compares. */
+        status = register_first(target, source_id, target_id, e);
+        if (status != 0)
+            return status < 0 ? -1 : 0;
+        if (fact_read(target, "migration", "self", &body, NULL, e) < 0)
+            return -1;
+        if (!body)
+            return err_set(e, ERR_RETRY, "the migration was taken away as it began");
     }
     status = identity_check(json_object_get(body, "source"), source_id, "source", e);
     if (status == 0)

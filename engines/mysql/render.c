@@ -339,6 +339,9 @@ static void index_step(struct rendering *r, const struct table_def *d, const str
         .name = arena_printf(r->arena, "%sindex %s.%s", x->unique ? "unique " : "",
                              table_label(table_there(t)), name),
         .table = arena_strdup(r->arena, table_label(t)),
+        /* While it is built, InnoDB takes values for doubled that a running transaction has only
+         * swapped or moved (error 1062). */
+        .pauses_apply = x->unique,
     };
 
     buf_adds(&r->b, "ALTER TABLE ");
