@@ -165,7 +165,7 @@ static const struct need {
     {ANY_SERVER, ON_DATABASES, "sT", "DELETE", "to write rows"},
     {ANY_SERVER, ON_DATABASES, "sT", "DROP", "to truncate tables"},
     {ANY_SERVER, ON_DATABASES, "T", "CREATE", "to create tables"},
-    {ANY_SERVER, ON_DATABASES, "T", "ALTER", "to create keys"},
+    {ANY_SERVER, ON_DATABASES, "sT", "ALTER", "to create keys and to set AUTO_INCREMENT"},
     {ANY_SERVER, ON_DATABASES, "T", "INDEX", "to create indexes"},
     {ANY_SERVER, ON_DATABASES, "T", "REFERENCES", "to create foreign keys"},
     {ANY_SERVER, ON_DATABASES, "sT", "TRIGGER", "to see triggers, which would fire on our writes"},
