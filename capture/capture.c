@@ -32,6 +32,11 @@
 /* Records gathered before a flush, and how long one step may go on gathering. */
 #define CAPTURE_FLUSH_BYTES (1024u * 1024u)
 #define CAPTURE_STEP_EVENTS 20000
+/* A busy source sends message by message, and waking us for each costs both more than the message
+ * does. A step that met so many events naps that often for more, while so many more come. */
+#define CAPTURE_BUSY_EVENTS 16
+#define CAPTURE_NAPS 4
+#define CAPTURE_NAP_MS 1
 /* A heartbeat record at most this often: it only lets an idle stream advance. */
 #define CAPTURE_HEARTBEAT_MS 500
 /* With the journal fuller than this, reading pauses before an append would fail in mid-transaction.
@@ -479,6 +484,8 @@ static int check_room(struct capture *c, struct err *e)
 static int gather(struct capture *c, int timeout_ms, struct err *e)
 {
     int events = 0;
+    int naps = 0;
+    int nap_from = 0; /* events before the last nap */
 
     while (events < CAPTURE_STEP_EVENTS && c->unflushed < CAPTURE_FLUSH_BYTES) {
         struct event ev = {0};
@@ -489,7 +496,11 @@ static int gather(struct capture *c, int timeout_ms, struct err *e)
         if (ev.kind == EVENT_NONE) {
             if (heartbeat(c, e) < 0)
                 return -1;
-            break;
+            if (events - nap_from < CAPTURE_BUSY_EVENTS || naps++ == CAPTURE_NAPS)
+                break;
+            nap_from = events;
+            nap_ms(CAPTURE_NAP_MS);
+            continue;
         }
         if (handle(c, &ev, e) < 0)
             return -1;

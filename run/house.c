@@ -160,6 +160,19 @@ static int look_caught_up(struct house *h, struct db *target, const struct check
     return fact_write(target, "status", "caught_up", json_pack("{s:b}", "reached", 1), e);
 }
 
+int house_hurry(struct house *h, struct db *target, struct err *e)
+{
+    struct arena a = ARENA_INIT;
+    struct checkpoint c;
+    struct lane_list lanes;
+    int rc = -1;
+
+    if (checkpoint_load(target, "forward", &c, e) >= 0 && lanes_load(target, &a, &lanes, e) == 0)
+        rc = look_caught_up(h, target, &c, &lanes, e);
+    arena_release(&a);
+    return rc;
+}
+
 bool house_caught_up(const struct house *h, bool *parked)
 {
     *parked = h->parked;

@@ -48,6 +48,8 @@ void house_farewell(struct house *h, struct db *target);
 json_t *house_stages_json(struct stage *stages, size_t n);
 /* Once a second. */
 int house_tend(struct house *h, struct db *target, struct stage *stages, size_t n, struct err *e);
+/* Asks the facts, at once, for what house_caught_up() tells. */
+int house_hurry(struct house *h, struct db *target, struct err *e);
 /* Apply has passed what the source had when every lane first followed. */
 bool house_caught_up(const struct house *h, bool *parked);
 int house_finish_asked(struct db *target, bool *out, struct err *e);

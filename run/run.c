@@ -185,7 +185,6 @@ static int renew(struct supervisor *s, struct err *e)
 static int look(struct supervisor *s, struct err *e)
 {
     bool finish;
-    bool parked;
 
     if (mono_ms() < s->next_look)
         return 0;
@@ -203,7 +202,19 @@ static int look(struct supervisor *s, struct err *e)
         s->ended = true;
         s->end = RUN_ENDED_LOADED;
     }
-    if (s->r->until_caught_up && house_caught_up(&s->house, &parked)) {
+    return 0;
+}
+
+/* Somebody waits for this, so it is looked for at every tick. */
+static int look_for_end(struct supervisor *s, struct err *e)
+{
+    bool parked;
+
+    if (s->ended || !s->r->until_caught_up)
+        return 0;
+    if (house_hurry(&s->house, s->target, e) < 0)
+        return -1;
+    if (house_caught_up(&s->house, &parked)) {
         s->ended = true;
         s->end = parked ? RUN_ENDED_PARKED : RUN_ENDED_CAUGHT_UP;
     }
@@ -228,6 +239,8 @@ static int tick(struct supervisor *s, struct err *e)
         rc = renew(s, e);
     if (rc == 0)
         rc = look(s, e);
+    if (rc == 0)
+        rc = look_for_end(s, e);
     if (rc < 0)
         return mend(s, e);
     if (s->troubled)
@@ -241,7 +254,8 @@ static int supervise(struct supervisor *s, struct err *e)
     while (!s->ended) {
         if (stop_check(e) < 0 || tick(s, e) < 0)
             return -1;
-        nap_ms(TICK_MS);
+        if (!s->ended)
+            nap_ms(TICK_MS);
     }
     return 0;
 }

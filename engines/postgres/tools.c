@@ -20,6 +20,8 @@
 #include <unistd.h>
 
 #define SLICE_MS 50
+/* Between a child's last word and its end. */
+#define ENDING_MS 2
 #define TERM_GRACE_MS 1000
 #define VERSION_TIMEOUT_MS 10000
 
@@ -100,7 +102,7 @@ static int child_follow(const struct tool_run *r, pid_t pid, int fd, struct buf 
         char chunk[4096];
         ssize_t n = 1;
 
-        if (poll(&p, 1, SLICE_MS) > 0) {
+        if (poll(&p, 1, open_pipe ? SLICE_MS : ENDING_MS) > 0) {
             n = read(fd, chunk, sizeof chunk);
             open_pipe = n > 0 || (n < 0 && errno == EINTR);
             if (n > 0 && out->len + (size_t)n < TOOL_OUTPUT_MAX)
