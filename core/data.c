@@ -216,23 +216,43 @@ bool position_is_zero(struct position p)
     return p.major == 0 && p.minor == 0;
 }
 
+static void format_hex(uint64_t n, char *out)
+{
+    for (int i = 15; i >= 0; i--, n >>= 4)
+        out[i] = "0123456789ABCDEF"[n & 15];
+}
+
 void position_format(struct position p, char out[POSITION_TEXT_SIZE])
 {
-    snprintf(out, POSITION_TEXT_SIZE, "%016" PRIX64 ".%016" PRIX64, p.major, p.minor);
+    format_hex(p.major, out);
+    out[16] = '.';
+    format_hex(p.minor, out + 17);
+    out[33] = '\0';
+}
+
+/* 16 digits, upper case. */
+static bool parse_hex(const char *text, uint64_t *out)
+{
+    *out = 0;
+    for (int i = 0; i < 16; i++) {
+        char c = text[i];
+
+        if (c >= '0' && c <= '9')
+            *out = *out << 4 | (uint64_t)(c - '0');
+        else if (c >= 'A' && c <= 'F')
+            *out = *out << 4 | (uint64_t)(c - 'A' + 10);
+        else
+            return false;
+    }
+    return true;
 }
 
 int position_parse(const char *text, struct position *out)
 {
-    char *end;
-
     if (!text || strlen(text) != POSITION_TEXT_SIZE - 1 || text[16] != '.' ||
-        strspn(text, "0123456789ABCDEF.") != POSITION_TEXT_SIZE - 1)
+        !parse_hex(text, &out->major) || !parse_hex(text + 17, &out->minor))
         return -1;
-    out->major = strtoull(text, &end, 16);
-    if (end != text + 16)
-        return -1;
-    out->minor = strtoull(text + 17, &end, 16);
-    return *end ? -1 : 0;
+    return 0;
 }
 
 int version_cmp(const struct version *a, const struct version *b)

@@ -5,7 +5,8 @@
  *   Position     kind MARK | HEARTBEAT | TABLE, next, token, table, reason
  *   <schema>.<table>  op c|u|d|t, before, after, source {…}, transaction {…}, ts_us, version
  * fields, unchanged (names): the envelope that Kafka users know from Debezium. docs/journal.md has
- * the whole of it. Schema text is ours (jansson); Avro C does the datums.
+ * the whole of it. Schema text is ours (jansson), and
+ * so are the datums; Avro C judges the schemas, and the datums in the tests.
  */
 #ifndef LOCKSTEP_SCHEMAS_AVRO_CODEC_H
 #define LOCKSTEP_SCHEMAS_AVRO_CODEC_H

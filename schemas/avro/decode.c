@@ -1,22 +1,18 @@
-/* Decoding. A datum comes off a disk, so its bytes are walked once with the bounds-checked reader
- * before Avro C sees them: every length, count and union index is then known to be true, and Avro
- * neither reserves memory on a liar's word nor leaks what it had begun.
- *
- * Memory: Avro C copies each string once out of the datum, and each goes into the arena and is
- * given back by Avro at once, so a large value takes twice its size at the peak.
+/* Decoding, straight from the bytes into the arena. A schema is accepted only if it is one that we
+ * write (schema_read), so the fields come in their known order, and a datum needs no generic value
+ * of Avro C, which took two thirds of the time. It comes off a disk, so every length, count and
+ * union index goes through the bounds-checked reader: what it calls bad is damaged, and nothing of
+ * it is used.
  */
 #include "schemas/avro/codec.h"
 #include "schemas/avro/natural.h"
 #include "schemas/avro/schema.h"
 
-#include <avro.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define BUCKETS 256u
-/* Values above this are given back by Avro as soon as they are copied. */
-#define RELEASE_AT_ONCE ((size_t)64 * 1024)
 
 struct known {
     struct known *next;
@@ -25,16 +21,12 @@ struct known {
     char *copy;
     enum layout layout;
     struct table *table;
-    avro_schema_t schema;
-    avro_value_iface_t *iface;
-    avro_value_t value;
 };
 
 struct decoder {
     struct arena arena; /* tables */
     struct known *buckets[BUCKETS];
     struct known *last;
-    avro_reader_t reader;
     const struct table_list *planned; /* or NULL */
 };
 
@@ -45,8 +37,6 @@ struct decoder *decoder_new(void)
     struct decoder *dec = calloc(1, sizeof(*dec));
 
     invariant(dec != NULL);
-    dec->reader = avro_reader_memory("", 0);
-    invariant(dec->reader != NULL);
     return dec;
 }
 
@@ -69,12 +59,6 @@ static void find_there(struct decoder *dec, struct table *t)
 
 static void known_free(struct known *k)
 {
-    if (k->value.iface)
-        avro_value_decref(&k->value);
-    if (k->iface)
-        avro_value_iface_decref(k->iface);
-    if (k->schema)
-        avro_schema_decref(k->schema);
     free(k->copy);
     free(k);
 }
@@ -91,7 +75,6 @@ void decoder_free(struct decoder *dec)
             known_free(k);
         }
     }
-    avro_reader_free(dec->reader);
     arena_release(&dec->arena);
     free(dec);
 }
@@ -105,22 +88,14 @@ static struct known *known_new(struct decoder *dec, uint64_t id, const char *tex
     k->text = text;
     k->copy = strdup(text);
     invariant(k->copy != NULL);
-    if (schema_read(text, &dec->arena, &k->layout, &k->table, e) < 0)
-        goto fail;
-    find_there(dec, k->table);
-    if (avro_schema_from_json_length(text, strlen(text), &k->schema) != 0) {
-        k->schema = NULL;
-        err_set(e, ERR_FATAL, "a record's schema is not valid: %s", avro_strerror());
-        goto fail;
+    if (schema_read(text, &dec->arena, &k->layout, &k->table, e) < 0) {
+        known_free(k);
+        return NULL;
     }
-    k->iface = avro_generic_class_from_schema(k->schema);
-    invariant(k->iface && avro_generic_value_new(k->iface, &k->value) == 0);
+    find_there(dec, k->table);
     k->next = dec->buckets[id % BUCKETS];
     dec->buckets[id % BUCKETS] = k;
     return k;
-fail:
-    known_free(k);
-    return NULL;
 }
 
 /* A caller with two journals may use one number for two texts, so the text is compared where its
@@ -150,167 +125,83 @@ static struct known *find_schema(struct decoder *dec, uint64_t id, const char *t
     return k;
 }
 
-/* ---- the walk over the bytes ---- */
+/* ---- the bytes of a value ---- */
 
-static void walk(struct reader *r, avro_schema_t s);
+/* Lies in the datum, without a NUL behind it. Bad: empty. */
+struct text {
+    const char *data;
+    size_t len;
+};
 
-static void walk_bytes(struct reader *r)
+static struct text take_text(struct reader *r)
 {
     int64_t n = reader_zigzag(r);
+    const uint8_t *p = NULL;
 
     if (n < 0)
         r->bad = true;
     else
-        reader_bytes(r, (size_t)n);
+        p = reader_bytes(r, (size_t)n);
+    return p ? (struct text){(const char *)p, (size_t)n} : (struct text){"", 0};
 }
 
-static void walk_array(struct reader *r, avro_schema_t items)
+static bool text_is(struct text t, const char *word)
 {
-    for (int64_t n = reader_zigzag(r); n != 0 && !r->bad; n = reader_zigzag(r)) {
-        /* A negative count is followed by the block's size; our writer never makes one. */
-        if (n < 0)
-            r->bad = true;
-        for (int64_t i = 0; i < n && !r->bad; i++)
-            walk(r, items);
-    }
+    return t.len == strlen(word) && memcmp(t.data, word, t.len) == 0;
 }
 
-static void walk_union(struct reader *r, avro_schema_t s)
+/* The index of a union's branch, below n. */
+static int take_branch(struct reader *r, int n)
 {
-    int64_t n = reader_zigzag(r);
+    int64_t i = reader_zigzag(r);
 
-    if (n < 0 || (uint64_t)n >= avro_schema_union_size(s))
-        r->bad = true;
-    else
-        walk(r, avro_schema_union_branch(s, (int)n));
-}
-
-/* The depth is bounded: schema_read() lets no recursive schema in. */
-static void walk(struct reader *r, avro_schema_t s)
-{
-    int64_t n;
-
-    switch (avro_typeof(s)) {
-    case AVRO_RECORD:
-        for (size_t i = 0, size = avro_schema_record_size(s); i < size && !r->bad; i++)
-            walk(r, avro_schema_record_field_get_by_index(s, (int)i));
-        return;
-    case AVRO_LINK:
-        walk(r, avro_schema_link_target(s));
-        return;
-    case AVRO_UNION:
-        walk_union(r, s);
-        return;
-    case AVRO_ARRAY:
-        walk_array(r, avro_schema_array_items(s));
-        return;
-    case AVRO_STRING:
-    case AVRO_BYTES:
-        walk_bytes(r);
-        return;
-    case AVRO_INT32:
-        n = reader_zigzag(r);
-        r->bad = r->bad || n < INT32_MIN || n > INT32_MAX;
-        return;
-    case AVRO_INT64:
-        reader_zigzag(r);
-        return;
-    case AVRO_BOOLEAN:
-        r->bad = reader_u8(r) > 1 || r->bad;
-        return;
-    case AVRO_FLOAT:
-        reader_bytes(r, 4);
-        return;
-    case AVRO_DOUBLE:
-        reader_bytes(r, 8);
-        return;
-    case AVRO_NULL:
-        return;
-    default:
-        r->bad = true;
-    }
-}
-
-/* ---- reading a value ---- */
-
-static avro_value_t field(const avro_value_t *record, size_t index)
-{
-    avro_value_t child = {0};
-
-    invariant(avro_value_get_by_index(record, index, &child, NULL) == 0);
-    return child;
-}
-
-/* A string's bytes with a NUL behind them, owned by Avro. */
-static const char *get_text(const avro_value_t *v, size_t *len)
-{
-    const char *data = "";
-    size_t size = 1;
-
-    invariant(avro_value_get_string(v, &data, &size) == 0);
-    *len = size - 1;
-    return data;
-}
-
-static const char *text_field(const avro_value_t *record, size_t index)
-{
-    avro_value_t v = field(record, index);
-    size_t len;
-
-    return get_text(&v, &len);
-}
-
-static int64_t long_field(const avro_value_t *record, size_t index)
-{
-    avro_value_t v = field(record, index);
-    int64_t n = 0;
-
-    invariant(avro_value_get_long(&v, &n) == 0);
-    return n;
-}
-
-/* False: null. */
-static bool current(const avro_value_t *u, avro_value_t *branch)
-{
-    invariant(avro_value_get_current_branch(u, branch) == 0);
-    return avro_value_get_type(branch) != AVRO_NULL;
-}
-
-static int64_t long_or_null(const avro_value_t *record, size_t index)
-{
-    avro_value_t u = field(record, index);
-    avro_value_t v;
-    int64_t n = 0;
-
-    if (current(&u, &v))
-        avro_value_get_long(&v, &n);
-    return n;
-}
-
-static const char *text_or_null(const avro_value_t *record, size_t index, struct arena *a)
-{
-    avro_value_t u = field(record, index);
-    avro_value_t v;
-    const char *data;
-    size_t len;
-
-    if (!current(&u, &v))
-        return NULL;
-    data = get_text(&v, &len);
-    return arena_strndup(a, data, len);
-}
-
-static int position_field(const avro_value_t *record, size_t index, struct position *out,
-                          struct err *e)
-{
-    if (position_parse(text_field(record, index), out) < 0)
-        return err_set(e, ERR_FATAL, "a record of the journal holds no valid position");
+    if (i >= 0 && i < n && !r->bad)
+        return (int)i;
+    r->bad = true;
     return 0;
 }
 
-static int epoch_field(const avro_value_t *record, size_t index, uint32_t *out, struct err *e)
+static int64_t take_long_or_null(struct reader *r)
 {
-    int64_t n = long_field(record, index);
+    return take_branch(r, 2) ? reader_zigzag(r) : 0;
+}
+
+static bool take_boolean(struct reader *r)
+{
+    uint8_t on = reader_u8(r);
+
+    r->bad = r->bad || on > 1;
+    return on == 1;
+}
+
+/* NULL: null. */
+static const char *take_text_or_null(struct reader *r, struct arena *a)
+{
+    struct text t;
+
+    if (!take_branch(r, 2))
+        return NULL;
+    t = take_text(r);
+    return arena_strndup(a, t.data, t.len);
+}
+
+static int take_position(struct reader *r, struct position *out, struct err *e)
+{
+    struct text t = take_text(r);
+    char text[POSITION_TEXT_SIZE];
+
+    if (t.len == sizeof(text) - 1) {
+        memcpy(text, t.data, t.len);
+        text[t.len] = '\0';
+        if (position_parse(text, out) == 0)
+            return 0;
+    }
+    return err_set(e, ERR_FATAL, "a record of the journal holds no valid position");
+}
+
+static int take_epoch(struct reader *r, uint32_t *out, struct err *e)
+{
+    int64_t n = reader_zigzag(r);
 
     if (n < 0 || n > UINT32_MAX)
         return err_set(e, ERR_FATAL, "a record of the journal holds the epoch %" PRId64, n);
@@ -320,127 +211,128 @@ static int epoch_field(const avro_value_t *record, size_t index, uint32_t *out, 
 
 /* ---- rows ---- */
 
-static bool get_natural(avro_value_t *v, struct natural *n)
-{
-    const void *data = NULL;
-    int32_t i32 = 0;
-    float f = 0;
-    int flag = 0;
-
-    switch (avro_value_get_type(v)) {
-    case AVRO_BOOLEAN:
-        avro_value_get_boolean(v, &flag);
-        n->i = flag;
-        return true;
-    case AVRO_INT32:
-        avro_value_get_int(v, &i32);
-        n->i = i32;
-        return true;
-    case AVRO_INT64:
-        avro_value_get_long(v, &n->i);
-        return true;
-    case AVRO_FLOAT:
-        avro_value_get_float(v, &f);
-        n->d = (double)f;
-        return true;
-    case AVRO_DOUBLE:
-        avro_value_get_double(v, &n->d);
-        return true;
-    case AVRO_BYTES:
-        avro_value_get_bytes(v, &data, &n->len);
-        if (n->len == 0 || n->len > sizeof(n->bytes))
-            return false;
-        memcpy(n->bytes, data, n->len);
-        return true;
-    default:
-        return false;
-    }
-}
-
-static void copy_value(struct arena *a, avro_value_t *from, const void *data, size_t len,
-                       struct value *out)
-{
-    out->state = VALUE_SET;
-    out->len = len;
-    out->data = arena_strndup(a, data, len);
-    if (len > RELEASE_AT_ONCE)
-        avro_value_reset(from);
-}
-
 /* What reading a row needs at every column. */
 struct reading {
+    struct reader *r;
     struct arena *a;
     const struct table *table;
     struct err *e;
 };
 
-static int read_column(const struct reading *rd, const struct column *c, const avro_value_t *u,
-                       struct value *out)
+static void keep(struct arena *a, struct text t, struct value *out)
 {
+    out->state = VALUE_SET;
+    out->len = t.len;
+    out->data = arena_strndup(a, t.data, t.len);
+}
+
+/* False: no value of its type. */
+static bool take_natural(struct reader *r, enum natural_type type, struct natural *n)
+{
+    const uint8_t *p;
+    struct text t;
+    float f;
+
+    switch (type) {
+    case NATURAL_BOOLEAN:
+        n->i = take_boolean(r);
+        return true;
+    case NATURAL_INT:
+        n->i = reader_zigzag(r);
+        r->bad = r->bad || n->i < INT32_MIN || n->i > INT32_MAX;
+        return true;
+    case NATURAL_LONG:
+        n->i = reader_zigzag(r);
+        return true;
+    case NATURAL_FLOAT:
+        p = reader_bytes(r, sizeof(f));
+        if (p)
+            memcpy(&f, p, sizeof(f));
+        n->d = p ? (double)f : 0;
+        return true;
+    case NATURAL_DOUBLE:
+        p = reader_bytes(r, sizeof(n->d));
+        n->d = 0;
+        if (p)
+            memcpy(&n->d, p, sizeof(n->d));
+        return true;
+    default:
+        t = take_text(r);
+        n->len = t.len;
+        if (n->len == 0 || n->len > sizeof(n->bytes))
+            return false;
+        memcpy(n->bytes, t.data, n->len);
+        return true;
+    }
+}
+
+static int take_column(const struct reading *rd, const struct column *c, struct value *out)
+{
+    enum natural_type type = natural_type_of(c);
+    int branch = take_branch(rd->r, type == NATURAL_NONE ? 2 : 3);
     char text[NATURAL_TEXT_MAX];
     struct natural n;
-    avro_value_t v;
-    const void *data = NULL;
-    size_t len = 0;
+    size_t len;
 
-    if (!current(u, &v))
+    if (branch == 0)
         return 0;
-    if (avro_value_get_type(&v) == AVRO_STRING) {
-        data = get_text(&v, &len);
-        copy_value(rd->a, &v, data, len, out);
-        return 0;
-    }
-    if (c->kind == TYPE_BYTES) {
-        avro_value_get_bytes(&v, &data, &len);
-        copy_value(rd->a, &v, data, len, out);
+    if (type == NATURAL_NONE || type == NATURAL_BYTES || branch == 2) {
+        keep(rd->a, take_text(rd->r), out);
         return 0;
     }
-    len = get_natural(&v, &n) ? natural_print(c, &n, text) : 0;
-    if (len == 0)
+    len = take_natural(rd->r, type, &n) && !rd->r->bad ? natural_print(c, &n, text) : 0;
+    if (len == 0 && !rd->r->bad)
         return err_set(rd->e, ERR_FATAL,
                        "table %s, column %s: the journal holds a value out of range",
                        table_label(rd->table), c->name);
-    copy_value(rd->a, &v, text, len, out);
+    keep(rd->a, (struct text){text, len}, out);
     return 0;
 }
 
-static int read_unchanged(const struct reading *rd, const avro_value_t *names, struct row *row)
+/* *out: NULL if the record has no such row. */
+static int take_row(const struct reading *rd, struct row **out)
 {
-    const struct table *t = rd->table;
-    size_t n = 0;
-
-    avro_value_get_size(names, &n);
-    for (size_t i = 0; i < n; i++) {
-        const char *name = text_field(names, i);
-        size_t c = 0;
-
-        while (c < t->ncolumns && strcmp(t->columns[c].name, name) != 0)
-            c++;
-        if (!row || c == t->ncolumns || row->v[c].state == VALUE_SET)
-            return err_set(rd->e, ERR_FATAL, "table %s: the journal calls column %.64s unchanged",
-                           table_label(t), name);
-        row->v[c].state = VALUE_UNCHANGED;
-    }
-    return 0;
-}
-
-static int read_row(const struct reading *rd, const avro_value_t *u, const avro_value_t *names,
-                    const struct row **out)
-{
-    avro_value_t record;
     struct row *row = NULL;
 
-    if (current(u, &record)) {
+    if (take_branch(rd->r, 2)) {
         row = row_new(rd->a, rd->table->ncolumns);
-        for (size_t i = 0; i < row->n; i++) {
-            avro_value_t v = field(&record, i);
-
-            if (read_column(rd, &rd->table->columns[i], &v, &row->v[i]) < 0)
+        for (size_t i = 0; i < row->n && !rd->r->bad; i++) {
+            if (take_column(rd, &rd->table->columns[i], &row->v[i]) < 0)
                 return -1;
         }
     }
     *out = row;
-    return read_unchanged(rd, names, row);
+    return 0;
+}
+
+static int mark_unchanged(const struct reading *rd, struct text name, struct row *row)
+{
+    const struct table *t = rd->table;
+    size_t c = 0;
+
+    while (c < t->ncolumns && !text_is(name, t->columns[c].name))
+        c++;
+    if (!row || c == t->ncolumns || row->v[c].state == VALUE_SET)
+        return err_set(rd->e, ERR_FATAL, "table %s: the journal calls column %.*s unchanged",
+                       table_label(t), (int)(name.len < 64 ? name.len : 64), name.data);
+    row->v[c].state = VALUE_UNCHANGED;
+    return 0;
+}
+
+/* An array of names; the blocks of its items end with an empty one. A negative count is followed by
+ * the block's size; our writer never makes one. */
+static int take_unchanged(const struct reading *rd, struct row *row)
+{
+    for (int64_t n = reader_zigzag(rd->r); n != 0 && !rd->r->bad; n = reader_zigzag(rd->r)) {
+        rd->r->bad = n < 0;
+        for (int64_t i = 0; i < n && !rd->r->bad; i++) {
+            struct text name = take_text(rd->r);
+
+            if (!rd->r->bad && mark_unchanged(rd, name, row) < 0)
+                return -1;
+        }
+    }
+    return 0;
 }
 
 /* ---- records ---- */
@@ -459,95 +351,125 @@ static int check_op(const struct change *c, struct err *e)
     return 0;
 }
 
-static int read_change(const struct known *k, struct arena *a, struct record *r, struct err *e)
+/* The source's block; what the decoder does not need is passed over. */
+static void take_source(struct reader *r, struct txn *txn)
+{
+    take_text(r); /* engine */
+    take_text(r); /* db */
+    take_text(r); /* schema */
+    take_text(r); /* table */
+    txn->xid = (uint64_t)reader_zigzag(r);
+    take_text(r); /* commit, as in the version */
+    txn->ts_us = reader_zigzag(r);
+}
+
+static void take_transaction_block(struct reader *r)
+{
+    take_text(r);     /* id */
+    reader_zigzag(r); /* total_order */
+}
+
+static int take_version(struct reader *r, struct record *out, struct err *e)
+{
+    if (take_epoch(r, &out->txn.epoch, e) < 0 || take_position(r, &out->txn.commit, e) < 0)
+        return -1;
+    out->change.ordinal = (uint64_t)reader_zigzag(r);
+    return 0;
+}
+
+/* The fields of a change, in the order of schema.h. */
+static int read_change(const struct known *k, struct reader *r, struct arena *a, struct record *out,
+                       struct err *e)
 {
     static const char ops[] = "cudt";
-    const struct reading rd = {a, k->table, e};
-    const avro_value_t *v = &k->value;
-    const char *op = text_field(v, CHANGE_OP);
-    avro_value_t source = field(v, CHANGE_SOURCE);
-    avro_value_t version = field(v, CHANGE_VERSION);
-    avro_value_t before = field(v, CHANGE_BEFORE);
-    avro_value_t after = field(v, CHANGE_AFTER);
-    avro_value_t unchanged = field(v, CHANGE_UNCHANGED);
-    avro_value_t unchanged_before = field(v, CHANGE_UNCHANGED_BEFORE);
-    avro_value_t restart = field(v, CHANGE_RESTART_IDENTITY);
-    avro_value_t flag;
-    int on = 0;
+    const struct reading rd = {r, a, k->table, e};
+    struct text op = take_text(r);
+    struct row *before = NULL;
+    struct row *after = NULL;
 
-    r->kind = RECORD_CHANGE;
-    r->change.table = k->table;
-    if (!op[0] || op[1] || !strchr(ops, op[0]))
-        return err_set(e, ERR_FATAL, "table %s: the journal holds the op %.8s",
-                       table_label(k->table), op);
-    r->change.op = (enum change_op)(strchr(ops, op[0]) - ops);
-    r->change.ordinal = (uint64_t)long_field(&version, VERSION_ORDINAL);
-    r->change.group = (uint32_t)long_or_null(v, CHANGE_GROUP);
-    if (current(&restart, &flag))
-        avro_value_get_boolean(&flag, &on);
-    r->change.restart_identity = on;
-    r->txn.xid = (uint64_t)long_field(&source, SOURCE_XID);
-    r->txn.ts_us = long_field(&source, SOURCE_TS_US);
-    if (epoch_field(&version, VERSION_EPOCH, &r->txn.epoch, e) < 0 ||
-        position_field(&version, VERSION_COMMIT, &r->txn.commit, e) < 0 ||
-        read_row(&rd, &before, &unchanged_before, &r->change.before) < 0 ||
-        read_row(&rd, &after, &unchanged, &r->change.after) < 0)
+    out->kind = RECORD_CHANGE;
+    out->change.table = k->table;
+    if (op.len != 1 || !memchr(ops, op.data[0], sizeof(ops) - 1))
+        return err_set(e, ERR_FATAL, "table %s: the journal holds the op %.*s",
+                       table_label(k->table), (int)(op.len < 8 ? op.len : 8), op.data);
+    out->change.op = (enum change_op)(strchr(ops, op.data[0]) - ops);
+    if (take_row(&rd, &before) < 0 || take_row(&rd, &after) < 0)
         return -1;
-    return check_op(&r->change, e);
+    take_source(r, &out->txn);
+    take_transaction_block(r);
+    reader_zigzag(r); /* ts_us, as in the source's block */
+    if (take_version(r, out, e) < 0 || take_unchanged(&rd, after) < 0 ||
+        take_unchanged(&rd, before) < 0)
+        return -1;
+    out->change.group = (uint32_t)take_long_or_null(r);
+    out->change.restart_identity = take_branch(r, 2) && take_boolean(r);
+    out->change.before = before;
+    out->change.after = after;
+    return r->bad ? 0 : check_op(&out->change, e);
 }
 
-static int read_transaction(const struct known *k, struct record *r, struct err *e)
+static int read_transaction(struct reader *r, struct record *out, struct err *e)
 {
-    const avro_value_t *v = &k->value;
-    const char *status = text_field(v, TXN_STATUS);
-    avro_value_t next = field(v, TXN_NEXT);
-    avro_value_t text;
-    size_t len;
+    struct text status = take_text(r);
+    bool end = text_is(status, "END");
 
-    if (strcmp(status, "BEGIN") != 0 && strcmp(status, "END") != 0)
-        return err_set(e, ERR_FATAL, "the journal holds a transaction's status %.16s", status);
-    r->kind = status[0] == 'B' ? RECORD_BEGIN : RECORD_END;
-    r->txn.xid = (uint64_t)long_field(v, TXN_XID);
-    r->txn.ts_us = long_field(v, TXN_TS_US);
-    r->nchanges = (uint64_t)long_or_null(v, TXN_CHANGES);
-    if (current(&next, &text) != (r->kind == RECORD_END) ||
-        (r->kind == RECORD_END && position_parse(get_text(&text, &len), &r->txn.next) < 0))
+    if (!end && !text_is(status, "BEGIN"))
+        return err_set(e, ERR_FATAL, "the journal holds a transaction's status %.*s",
+                       (int)(status.len < 16 ? status.len : 16), status.data);
+    out->kind = end ? RECORD_END : RECORD_BEGIN;
+    take_text(r); /* id */
+    if (take_epoch(r, &out->txn.epoch, e) < 0)
+        return -1;
+    out->txn.xid = (uint64_t)reader_zigzag(r);
+    if (take_position(r, &out->txn.commit, e) < 0)
+        return -1;
+    if ((take_branch(r, 2) == 1) != end || (end && take_position(r, &out->txn.next, e) < 0))
         return err_set(e, ERR_FATAL, "the journal's %s of a transaction has a wrong next position",
-                       status);
-    if (epoch_field(v, TXN_EPOCH, &r->txn.epoch, e) < 0)
-        return -1;
-    return position_field(v, TXN_COMMIT, &r->txn.commit, e);
+                       end ? "END" : "BEGIN");
+    out->txn.ts_us = reader_zigzag(r);
+    out->nchanges = (uint64_t)take_long_or_null(r);
+    return 0;
 }
 
-static int read_position(const struct known *k, struct arena *a, struct record *r, struct err *e)
+static int read_position(struct reader *r, struct arena *a, struct record *out, struct err *e)
 {
-    const avro_value_t *v = &k->value;
-    const char *kind = text_field(v, POSITION_KIND);
+    struct text kind = take_text(r);
 
-    r->token = text_or_null(v, POSITION_TOKEN, a);
-    r->table_label = text_or_null(v, POSITION_TABLE, a);
-    r->reason = text_or_null(v, POSITION_REASON, a);
-    if (strcmp(kind, "MARK") == 0 && r->token)
-        r->kind = RECORD_MARK;
-    else if (strcmp(kind, "HEARTBEAT") == 0)
-        r->kind = RECORD_POSITION;
-    else if (strcmp(kind, "TABLE") == 0 && r->table_label)
-        r->kind = RECORD_TABLE;
+    if (take_position(r, &out->next, e) < 0)
+        return -1;
+    out->token = take_text_or_null(r, a);
+    out->table_label = take_text_or_null(r, a);
+    out->reason = take_text_or_null(r, a);
+    if (text_is(kind, "MARK") && out->token)
+        out->kind = RECORD_MARK;
+    else if (text_is(kind, "HEARTBEAT"))
+        out->kind = RECORD_POSITION;
+    else if (text_is(kind, "TABLE") && out->table_label)
+        out->kind = RECORD_TABLE;
     else
-        return err_set(e, ERR_FATAL, "the journal holds a position of kind %.16s", kind);
-    return position_field(v, POSITION_NEXT, &r->next, e);
+        return err_set(e, ERR_FATAL, "the journal holds a position of kind %.*s",
+                       (int)(kind.len < 16 ? kind.len : 16), kind.data);
+    return 0;
 }
 
-static int read_record(const struct known *k, struct arena *a, struct record *out, struct err *e)
+static int read_record(const struct known *k, struct reader *r, struct arena *a, struct record *out,
+                       struct err *e)
 {
     switch (k->layout) {
     case LAYOUT_CHANGE:
-        return read_change(k, a, out, e);
+        return read_change(k, r, a, out, e);
     case LAYOUT_TRANSACTION:
-        return read_transaction(k, out, e);
+        return read_transaction(r, out, e);
     default:
-        return read_position(k, a, out, e);
+        return read_position(r, a, out, e);
     }
+}
+
+static const char *known_name(const struct known *k)
+{
+    if (k->layout == LAYOUT_CHANGE)
+        return table_label(k->table);
+    return k->layout == LAYOUT_TRANSACTION ? "Transaction" : "Position";
 }
 
 int decoder_decode(struct decoder *dec, uint64_t schema, const char *text, const void *data,
@@ -555,19 +477,17 @@ int decoder_decode(struct decoder *dec, uint64_t schema, const char *text, const
 {
     struct known *k = find_schema(dec, schema, text, e);
     struct reader r;
+    int rc;
 
     memset(out, 0, sizeof(*out));
     if (!k)
         return -1;
     reader_init(&r, data, len);
-    walk(&r, k->schema);
-    if (r.bad || reader_left(&r) > 0)
+    rc = read_record(k, &r, a, out, e);
+    /* Whatever else was found wrong then comes of the damage. */
+    if (r.bad || (rc == 0 && reader_left(&r) > 0))
         return err_set(e, ERR_FATAL,
                        "a record of %s is damaged: its %zu bytes are not its schema's",
-                       avro_schema_name(k->schema), len);
-    avro_reader_memory_set_source(dec->reader, data, (int64_t)len);
-    if (avro_value_read(dec->reader, &k->value) != 0)
-        return err_set(e, ERR_FATAL, "a record of %s is damaged: %s", avro_schema_name(k->schema),
-                       avro_strerror());
-    return read_record(k, a, out, e);
+                       known_name(k), len);
+    return rc;
 }

@@ -1,9 +1,6 @@
-/* Encoding: one reusable Avro value a record schema, filled and written.
- *
- * Every string that goes into an Avro value is only lent to it (a wrapped buffer without a free
- * function), so nothing is copied but into the datum itself; Avro C's own setters would copy, and
- * double their buffer at each call. What was lent is dead after the call; the value forgets it at
- * the next one.
+/* Encoding, straight into the datum's bytes, field by field in the order of schema.h. Generic
+ * values of Avro C took four times as long; Avro C still has to accept every schema text before a
+ * record of it is written, and reads them all in the tests.
  */
 #include "schemas/avro/codec.h"
 #include "schemas/avro/names.h"
@@ -27,9 +24,6 @@ struct entry {
     enum layout layout;
     struct table *table; /* our copy; NULL for Transaction and Position */
     struct schema_text schema_text;
-    avro_schema_t schema;
-    avro_value_iface_t *iface;
-    avro_value_t value;
     size_t overhead; /* the datum's bytes beyond those of the rows, at most */
 };
 
@@ -44,12 +38,13 @@ struct encoder {
     char *migration;
     char *engine;
     char *database;
-    struct arena arena;   /* the tables' copies */
-    struct arena scratch; /* a record's decimals, until it is written */
+    struct arena arena; /* the tables' copies */
     struct entry *entries;
     struct entry *fixed[2]; /* by layout: Transaction, Position */
     struct pointer_slot slots[POINTER_SLOTS];
-    avro_writer_t writer;
+    /* What encoder_schema() was asked for last: the same record is encoded next. */
+    const struct table *asked;
+    struct entry *answered;
 };
 
 /* ---- entries ---- */
@@ -62,19 +57,12 @@ struct encoder *encoder_new(const char *migration, const char *engine, const cha
     enc->migration = strdup(migration);
     enc->engine = strdup(engine);
     enc->database = strdup(database);
-    enc->writer = avro_writer_memory("", 0);
-    invariant(enc->migration && enc->engine && enc->database && enc->writer);
+    invariant(enc->migration && enc->engine && enc->database);
     return enc;
 }
 
 static void entry_free(struct entry *n)
 {
-    if (n->value.iface)
-        avro_value_decref(&n->value);
-    if (n->iface)
-        avro_value_iface_decref(n->iface);
-    if (n->schema)
-        avro_schema_decref(n->schema);
     free(n->schema_text.name);
     free(n->schema_text.text);
     free(n);
@@ -90,9 +78,7 @@ void encoder_free(struct encoder *enc)
         next = n->next;
         entry_free(n);
     }
-    avro_writer_free(enc->writer);
     arena_release(&enc->arena);
-    arena_release(&enc->scratch);
     free(enc->migration);
     free(enc->engine);
     free(enc->database);
@@ -116,19 +102,19 @@ static struct entry *entry_new(struct encoder *enc, enum layout layout, const st
                                struct err *e)
 {
     struct entry *n = calloc(1, sizeof(*n));
+    avro_schema_t schema;
 
     invariant(n != NULL);
     n->layout = layout;
     if (schema_write(layout, enc->migration, t, &n->schema_text, e) < 0)
         goto fail;
-    if (avro_schema_from_json_length(n->schema_text.text, strlen(n->schema_text.text),
-                                     &n->schema) != 0) {
+    if (avro_schema_from_json_length(n->schema_text.text, strlen(n->schema_text.text), &schema) !=
+        0) {
         err_set(e, ERR_BUG, "Avro refuses the schema of %s: %s", n->schema_text.name,
                 avro_strerror());
         goto fail;
     }
-    n->iface = avro_generic_class_from_schema(n->schema);
-    invariant(n->iface && avro_generic_value_new(n->iface, &n->value) == 0);
+    avro_schema_decref(schema);
     n->table = t ? table_copy(&enc->arena, t) : NULL;
     n->overhead = entry_overhead(enc, t);
     n->next = enc->entries;
@@ -197,159 +183,133 @@ int encoder_schema(struct encoder *enc, const struct record *r, const char **nam
 
     if (!n)
         return -1;
+    enc->asked = n->table ? r->change.table : NULL;
+    enc->answered = n;
     *name = n->schema_text.name;
     *text = n->schema_text.text;
     return 0;
 }
 
-/* ---- filling a value; Avro's setters cannot fail on a value of the right type ---- */
+/* ---- the bytes of a value ---- */
 
-static avro_value_t field(avro_value_t *record, size_t index)
+static void put_long(struct buf *b, int64_t v)
 {
-    avro_value_t child = {0};
+    uint64_t n = (uint64_t)v << 1 ^ (uint64_t)(v >> 63);
+    char bytes[10];
+    size_t len = 0;
 
-    invariant(avro_value_get_by_index(record, index, &child, NULL) == 0);
-    return child;
+    for (; n > 0x7f; n >>= 7)
+        bytes[len++] = (char)((n & 0x7f) | 0x80);
+    bytes[len++] = (char)n;
+    buf_add(b, bytes, len);
 }
 
-static avro_value_t branch(avro_value_t *u, int index)
+static void put_bytes(struct buf *b, const void *data, size_t len)
 {
-    avro_value_t child = {0};
-
-    invariant(avro_value_set_branch(u, index, &child) == 0);
-    return child;
+    put_long(b, (int64_t)len);
+    buf_add(b, data, len);
 }
 
-static void lend_string(avro_value_t *v, const char *data, size_t len)
+static void put_text(struct buf *b, const char *text)
 {
-    avro_wrapped_buffer_t w = {.buf = data ? data : "", .size = len + 1};
-
-    invariant(avro_value_give_string_len(v, &w) == 0);
+    put_bytes(b, text, strlen(text));
 }
 
-static void lend_bytes(avro_value_t *v, const void *data, size_t len)
+/* NULL: null. */
+static void put_text_or_null(struct buf *b, const char *text)
 {
-    avro_wrapped_buffer_t w = {.buf = data ? data : "", .size = len};
-
-    invariant(avro_value_give_bytes(v, &w) == 0);
-}
-
-static void set_text(avro_value_t *record, size_t index, const char *text)
-{
-    avro_value_t v = field(record, index);
-
-    lend_string(&v, text, strlen(text));
-}
-
-static void set_long(avro_value_t *record, size_t index, int64_t number)
-{
-    avro_value_t v = field(record, index);
-
-    avro_value_set_long(&v, number);
-}
-
-/* text NULL: null. */
-static void set_text_or_null(avro_value_t *record, size_t index, const char *text)
-{
-    avro_value_t u = field(record, index);
-    avro_value_t v = branch(&u, text != NULL);
-
+    put_long(b, text != NULL);
     if (text)
-        lend_string(&v, text, strlen(text));
+        put_text(b, text);
 }
 
-static void set_long_or_null(avro_value_t *record, size_t index, bool set, int64_t number)
+static void put_long_or_null(struct buf *b, bool set, int64_t number)
 {
-    avro_value_t u = field(record, index);
-    avro_value_t v = branch(&u, set);
-
+    put_long(b, set);
     if (set)
-        avro_value_set_long(&v, number);
+        put_long(b, number);
 }
 
 /* ---- rows ---- */
 
-/* The natural numbers of a row's decimals live until the datum is written. */
-struct filling {
-    const struct table *table;
-    struct arena *scratch;
-    struct err *e;
-};
-
-static void set_natural(avro_value_t *v, enum natural_type type, struct arena *scratch,
-                        const struct natural *n)
+static void put_natural(struct buf *b, enum natural_type type, const struct natural *n)
 {
+    float f = (float)n->d;
+
     switch (type) {
     case NATURAL_BOOLEAN:
-        avro_value_set_boolean(v, n->i != 0);
+        buf_addc(b, n->i != 0);
         return;
     case NATURAL_INT:
-        avro_value_set_int(v, (int32_t)n->i);
-        return;
     case NATURAL_LONG:
-        avro_value_set_long(v, n->i);
+        put_long(b, n->i);
         return;
     case NATURAL_FLOAT:
-        avro_value_set_float(v, (float)n->d);
+        buf_add(b, &f, sizeof(f));
         return;
     case NATURAL_DOUBLE:
-        avro_value_set_double(v, n->d);
+        buf_add(b, &n->d, sizeof(n->d));
         return;
     default:
-        lend_bytes(v, arena_memdup(scratch, n->bytes, n->len), n->len);
+        put_bytes(b, n->bytes, n->len);
     }
 }
 
-static int fill_column(struct filling *f, avro_value_t *u, const struct column *c,
-                       const struct value *v)
+static int put_column(struct buf *b, const struct table *t, const struct column *c,
+                      const struct value *v, struct err *e)
 {
     enum natural_type type = natural_type_of(c);
     struct natural n;
-    avro_value_t b;
 
     if (v->state != VALUE_SET) {
-        branch(u, 0);
+        put_long(b, 0);
         return 0;
     }
     if (type == NATURAL_BYTES) {
-        b = branch(u, 1);
-        lend_bytes(&b, v->data, v->len);
+        put_long(b, 1);
+        put_bytes(b, v->data, v->len);
         return 0;
     }
     if (type != NATURAL_NONE && natural_parse(c, v->data, v->len, &n)) {
-        b = branch(u, 1);
-        set_natural(&b, type, f->scratch, &n);
+        put_long(b, 1);
+        put_natural(b, type, &n);
         return 0;
     }
     if (!text_is_utf8(v->data, v->len))
-        return err_set(f->e, ERR_DATA, "table %s, column %s: the text is not valid UTF-8",
-                       table_label(f->table), c->name);
-    b = branch(u, type == NATURAL_NONE ? 1 : 2);
-    lend_string(&b, v->data, v->len);
+        return err_set(e, ERR_DATA, "table %s, column %s: the text is not valid UTF-8",
+                       table_label(t), c->name);
+    put_long(b, type == NATURAL_NONE ? 1 : 2);
+    put_bytes(b, v->data, v->len);
     return 0;
 }
 
-static int fill_row(struct filling *f, avro_value_t *u, avro_value_t *names, const struct row *r)
+static int put_row(struct buf *b, const struct table *t, const struct row *r, struct err *e)
 {
-    avro_value_t record = branch(u, r != NULL);
-
-    avro_value_reset(names);
+    put_long(b, r != NULL);
     if (!r)
         return 0;
-    invariant(r->n == f->table->ncolumns);
+    invariant(r->n == t->ncolumns);
     for (size_t i = 0; i < r->n; i++) {
-        avro_value_t column = field(&record, i);
-
-        if (fill_column(f, &column, &f->table->columns[i], &r->v[i]) < 0)
+        if (put_column(b, t, &t->columns[i], &r->v[i], e) < 0)
             return -1;
-        if (r->v[i].state == VALUE_UNCHANGED) {
-            avro_value_t name;
-
-            invariant(avro_value_append(names, &name, NULL) == 0);
-            lend_string(&name, f->table->columns[i].name, strlen(f->table->columns[i].name));
-        }
     }
     return 0;
+}
+
+/* The names of the columns that the log did not tell: one block of an array, and its end. */
+static void put_unchanged(struct buf *b, const struct table *t, const struct row *r)
+{
+    int64_t n = 0;
+
+    for (size_t i = 0; r && i < r->n; i++)
+        n += r->v[i].state == VALUE_UNCHANGED;
+    if (n > 0)
+        put_long(b, n);
+    for (size_t i = 0; n > 0 && i < r->n; i++) {
+        if (r->v[i].state == VALUE_UNCHANGED)
+            put_text(b, t->columns[i].name);
+    }
+    put_long(b, 0);
 }
 
 /* ---- records ---- */
@@ -366,79 +326,76 @@ static void transaction_id(struct texts *s, const struct txn *txn)
     snprintf(s->id, sizeof(s->id), "%" PRIu64 ":%s", txn->xid, s->commit);
 }
 
-static void fill_source(struct encoder *enc, avro_value_t *v, const struct record *r,
-                        const struct texts *s)
+static void put_source(const struct encoder *enc, struct buf *b, const struct record *r,
+                       const struct texts *s)
 {
-    set_text(v, SOURCE_ENGINE, enc->engine);
-    set_text(v, SOURCE_DB, enc->database);
-    set_text(v, SOURCE_SCHEMA, r->change.table->schema);
-    set_text(v, SOURCE_TABLE, r->change.table->name);
-    set_long(v, SOURCE_XID, (int64_t)r->txn.xid);
-    set_text(v, SOURCE_COMMIT, s->commit);
-    set_long(v, SOURCE_TS_US, r->txn.ts_us);
+    put_text(b, enc->engine);
+    put_text(b, enc->database);
+    put_text(b, r->change.table->schema);
+    put_text(b, r->change.table->name);
+    put_long(b, (int64_t)r->txn.xid);
+    put_text(b, s->commit);
+    put_long(b, r->txn.ts_us);
 }
 
-static int fill_change(struct encoder *enc, avro_value_t *v, const struct record *r,
-                       struct texts *s, struct filling *f)
+static int put_change(const struct encoder *enc, struct buf *b, const struct record *r,
+                      struct err *e)
 {
     static const char *const ops[] = {
         [OP_INSERT] = "c", [OP_UPDATE] = "u", [OP_DELETE] = "d", [OP_TRUNCATE] = "t"};
     const struct change *c = &r->change;
     bool truncate = c->op == OP_TRUNCATE;
-    avro_value_t before = field(v, CHANGE_BEFORE);
-    avro_value_t after = field(v, CHANGE_AFTER);
-    avro_value_t unchanged = field(v, CHANGE_UNCHANGED);
-    avro_value_t unchanged_before = field(v, CHANGE_UNCHANGED_BEFORE);
-    avro_value_t source = field(v, CHANGE_SOURCE);
-    avro_value_t transaction = field(v, CHANGE_TRANSACTION);
-    avro_value_t version = field(v, CHANGE_VERSION);
-    avro_value_t restart = field(v, CHANGE_RESTART_IDENTITY);
-    avro_value_t flag = branch(&restart, truncate);
+    struct texts s;
 
-    transaction_id(s, &r->txn);
-    set_text(v, CHANGE_OP, ops[c->op]);
-    fill_source(enc, &source, r, s);
-    set_text(&transaction, TRANSACTION_ID, s->id);
-    set_long(&transaction, TRANSACTION_TOTAL_ORDER, (int64_t)c->ordinal + 1);
-    set_long(v, CHANGE_TS_US, r->txn.ts_us);
-    set_long(&version, VERSION_EPOCH, r->txn.epoch);
-    set_text(&version, VERSION_COMMIT, s->commit);
-    set_long(&version, VERSION_ORDINAL, (int64_t)c->ordinal);
-    set_long_or_null(v, CHANGE_GROUP, truncate, c->group);
-    if (truncate)
-        avro_value_set_boolean(&flag, c->restart_identity);
-    if (fill_row(f, &before, &unchanged_before, c->before) < 0)
+    transaction_id(&s, &r->txn);
+    put_text(b, ops[c->op]);
+    if (put_row(b, c->table, c->before, e) < 0 || put_row(b, c->table, c->after, e) < 0)
         return -1;
-    return fill_row(f, &after, &unchanged, c->after);
+    put_source(enc, b, r, &s);
+    put_text(b, s.id); /* transaction */
+    put_long(b, (int64_t)c->ordinal + 1);
+    put_long(b, r->txn.ts_us);
+    put_long(b, r->txn.epoch); /* version */
+    put_text(b, s.commit);
+    put_long(b, (int64_t)c->ordinal);
+    put_unchanged(b, c->table, c->after);
+    put_unchanged(b, c->table, c->before);
+    put_long_or_null(b, truncate, c->group);
+    put_long(b, truncate);
+    if (truncate)
+        buf_addc(b, c->restart_identity);
+    return 0;
 }
 
-static void fill_transaction(avro_value_t *v, const struct record *r, struct texts *s)
+static void put_transaction(struct buf *b, const struct record *r)
 {
     bool end = r->kind == RECORD_END;
+    struct texts s;
 
-    transaction_id(s, &r->txn);
-    position_format(r->txn.next, s->next);
-    set_text(v, TXN_STATUS, end ? "END" : "BEGIN");
-    set_text(v, TXN_ID, s->id);
-    set_long(v, TXN_EPOCH, r->txn.epoch);
-    set_long(v, TXN_XID, (int64_t)r->txn.xid);
-    set_text(v, TXN_COMMIT, s->commit);
-    set_text_or_null(v, TXN_NEXT, end ? s->next : NULL);
-    set_long(v, TXN_TS_US, r->txn.ts_us);
-    set_long_or_null(v, TXN_CHANGES, end, (int64_t)r->nchanges);
+    transaction_id(&s, &r->txn);
+    position_format(r->txn.next, s.next);
+    put_text(b, end ? "END" : "BEGIN");
+    put_text(b, s.id);
+    put_long(b, r->txn.epoch);
+    put_long(b, (int64_t)r->txn.xid);
+    put_text(b, s.commit);
+    put_text_or_null(b, end ? s.next : NULL);
+    put_long(b, r->txn.ts_us);
+    put_long_or_null(b, end, (int64_t)r->nchanges);
 }
 
-static void fill_position(avro_value_t *v, const struct record *r, struct texts *s)
+static void put_position(struct buf *b, const struct record *r)
 {
     static const char *const kinds[] = {
         [RECORD_MARK] = "MARK", [RECORD_POSITION] = "HEARTBEAT", [RECORD_TABLE] = "TABLE"};
+    struct texts s;
 
-    position_format(r->next, s->next);
-    set_text(v, POSITION_KIND, kinds[r->kind]);
-    set_text(v, POSITION_NEXT, s->next);
-    set_text_or_null(v, POSITION_TOKEN, r->kind == RECORD_MARK ? r->token : NULL);
-    set_text_or_null(v, POSITION_TABLE, r->kind == RECORD_TABLE ? r->table_label : NULL);
-    set_text_or_null(v, POSITION_REASON, r->kind == RECORD_TABLE ? r->reason : NULL);
+    position_format(r->next, s.next);
+    put_text(b, kinds[r->kind]);
+    put_text(b, s.next);
+    put_text_or_null(b, r->kind == RECORD_MARK ? r->token : NULL);
+    put_text_or_null(b, r->kind == RECORD_TABLE ? r->table_label : NULL);
+    put_text_or_null(b, r->kind == RECORD_TABLE ? r->reason : NULL);
 }
 
 /* What a datum takes at most, beyond its entry's overhead. */
@@ -453,40 +410,28 @@ static size_t payload(const struct record *r)
     return n + (r->reason ? strlen(r->reason) : 0);
 }
 
-static int write_value(struct encoder *enc, struct entry *n, const struct record *r,
-                       struct buf *out, struct err *e)
-{
-    size_t bound = n->overhead + payload(r);
-    char *to = buf_reserve(out, bound);
-
-    if (!to)
-        return buf_check(out, "a record", e);
-    avro_writer_memory_set_dest(enc->writer, to, (int64_t)bound);
-    if (avro_value_write(enc->writer, &n->value) != 0)
-        return err_set(e, ERR_BUG, "cannot encode a record of %s: %s", n->schema_text.name,
-                       avro_strerror());
-    out->len += (size_t)avro_writer_tell(enc->writer);
-    out->data[out->len] = '\0';
-    return 0;
-}
-
 int encoder_encode(struct encoder *enc, const struct record *r, struct buf *out, struct err *e)
 {
-    struct entry *n = entry_for(enc, r, e);
-    struct filling f = {r->change.table, &enc->scratch, e};
-    struct texts texts;
+    bool asked = r->kind == RECORD_CHANGE && enc->asked == r->change.table;
+    struct entry *n = asked ? enc->answered : entry_for(enc, r, e);
+    size_t before = out->len;
     int rc = 0;
 
+    enc->asked = NULL;
     if (!n)
         return -1;
+    /* At once, so that it grows no more: a large row must not be in memory twice. */
+    if (!buf_reserve(out, n->overhead + payload(r)))
+        return buf_check(out, "a record", e);
     if (n->layout == LAYOUT_CHANGE)
-        rc = fill_change(enc, &n->value, r, &texts, &f);
+        rc = put_change(enc, out, r, e);
     else if (n->layout == LAYOUT_TRANSACTION)
-        fill_transaction(&n->value, r, &texts);
+        put_transaction(out, r);
     else
-        fill_position(&n->value, r, &texts);
+        put_position(out, r);
     if (rc == 0)
-        rc = write_value(enc, n, r, out, e);
-    arena_reset(&enc->scratch);
+        rc = buf_check(out, "a record", e);
+    if (rc < 0)
+        out->len = before;
     return rc;
 }
