@@ -33,7 +33,8 @@
 #define CAPTURE_FLUSH_BYTES (1024u * 1024u)
 #define CAPTURE_STEP_EVENTS 20000
 /* A busy source sends message by message, and waking us for each costs both more than the message
- * does. A step that met so many events naps that often for more, while so many more come. */
+ * does. A step that met so many events naps for more, while so many more come; so does the one
+ * behind it. */
 #define CAPTURE_BUSY_EVENTS 16
 #define CAPTURE_NAPS 4
 #define CAPTURE_NAP_MS 1
@@ -68,6 +69,7 @@ struct capture {
     int64_t last_full_check_ms;
     int64_t last_shapes_check_ms;
     bool paused;
+    bool busy;               /* the last step met many events */
     char changed_table[520]; /* said last; the stream says it in every transaction */
 
     pthread_mutex_t lock; /* of durable */
@@ -114,6 +116,7 @@ static void capture_stop(struct capture *c)
     c->idle = (struct position){0, 0};
     c->changed_table[0] = '\0';
     c->unflushed = 0;
+    c->busy = false;
 }
 
 void capture_close(struct capture *c)
@@ -480,6 +483,14 @@ static int check_room(struct capture *c, struct err *e)
     return full ? acknowledge(c, capture_frontier(c), true, e) : 0;
 }
 
+/* The source has nothing more to say right now: is a nap worth while? */
+static bool more_is_near(const struct capture *c, int events, int naps)
+{
+    if (events >= CAPTURE_BUSY_EVENTS)
+        return naps < CAPTURE_NAPS;
+    return events > 0 && naps == 0 && c->busy;
+}
+
 /* 1 worked, 0 idle. */
 static int gather(struct capture *c, int timeout_ms, struct err *e)
 {
@@ -496,7 +507,7 @@ static int gather(struct capture *c, int timeout_ms, struct err *e)
         if (ev.kind == EVENT_NONE) {
             if (heartbeat(c, e) < 0)
                 return -1;
-            if (events - nap_from < CAPTURE_BUSY_EVENTS || naps++ == CAPTURE_NAPS)
+            if (!more_is_near(c, events - nap_from, naps++))
                 break;
             nap_from = events;
             nap_ms(CAPTURE_NAP_MS);
@@ -506,6 +517,7 @@ static int gather(struct capture *c, int timeout_ms, struct err *e)
             return -1;
         events++;
     }
+    c->busy = events >= CAPTURE_BUSY_EVENTS;
     if (c->unflushed && flush(c, e) < 0)
         return -1;
     return events > 0;

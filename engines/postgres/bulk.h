@@ -26,7 +26,8 @@ struct pg_lines {
     size_t len;
     struct pg_incoming incoming;
     bool ended;
-    uint64_t rows; /* the server's count, once ended */
+    uint64_t rows;  /* the server's count, once ended */
+    bool streaming; /* rows came since the last wait */
 };
 /* Starts the statement, a COPY … TO STDOUT. */
 int pg_lines_open(struct pg_lines *l, struct pg_db *db, const char *sql, struct err *e);
