@@ -13,11 +13,23 @@
 
 /* What the journal's guarantees stand on: nobody else sets it. */
 static const char *const reserved[] = {
-    "bootstrap.servers",     "metadata.broker.list",     "acks",
-    "request.required.acks", "enable.idempotence",       "message.timeout.ms",
-    "delivery.timeout.ms",   "transactional.id",         "enable.gapless.guarantee",
-    "auto.offset.reset",     "isolation.level",          "group.id",
-    "enable.partition.eof",  "allow.auto.create.topics",
+    "bootstrap.servers",
+    "metadata.broker.list",
+    "acks",
+    "request.required.acks",
+    "enable.idempotence",
+    "message.timeout.ms",
+    "delivery.timeout.ms",
+    "transactional.id",
+    "enable.gapless.guarantee",
+    "auto.offset.reset",
+    "isolation.level",
+    "group.id",
+    "enable.partition.eof",
+    "allow.auto.create.topics",
+    "delivery.report.only.error",
+    "enabled_events",
+    "check.crcs",
 };
 
 /* Small queues: the library's own are a gigabyte. */

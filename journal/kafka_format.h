@@ -40,8 +40,10 @@ struct kafka_header {
     uint64_t schema;  /* RECORD: offset in the schemas' topic, or the registry's id */
     uint64_t journal; /* drawn when the journal was made: a topic made anew has another */
     uint64_t bytes;   /* STATE: the log's bytes up to here */
-    uint64_t nonce;   /* OPEN: the writer's own */
-    uint64_t ref;     /* offset of a STATE known to be valid, and the number in it: where a scan */
+    /* OPEN: the writer's own. RECORD: the print of its schema's text, so that another text in the
+     * schema's place is seen; 0: not told. */
+    uint64_t nonce;
+    uint64_t ref; /* offset of a STATE known to be valid, and the number in it: where a scan */
     uint64_t ref_number; /* for anything behind may begin. The first OPEN: 0, 0 */
 };
 

@@ -177,6 +177,19 @@ static int fail_emptied(const struct kafka_fetch *f, struct err *e)
                        "start anew");
 }
 
+/* A message can only name one that stands before it. */
+static int check_ref(const struct kafka_fetch *f, const struct kafka_header *h, uint64_t offset,
+                     struct err *e)
+{
+    if (h->ref < offset || h->ref == 0)
+        return 0;
+    err_set(e, ERR_FATAL,
+            "topic %s was made anew: offset %" PRIu64 " names a message that would stand behind it",
+            f->name, offset);
+    return err_hint(e, "what stood in it is lost: abandon this migration (lockstep finish "
+                       "--abandon) and start anew");
+}
+
 /* Where the last message says that a scan may begin. A foreign message knows nothing: then the one
  * before it, in growing steps. */
 static int last_ref(struct kafka_fetch *f, uint64_t first, uint64_t end, struct kafka_header *h,
@@ -186,7 +199,7 @@ static int last_ref(struct kafka_fetch *f, uint64_t first, uint64_t end, struct 
         if (kafka_fetch_one(f, end - back, e) < 0)
             return -1;
         if (f->message.header && kafka_header_read(f->message.header, f->message.header_len, h))
-            return 0;
+            return check_ref(f, h, end - back, e);
     }
     *h = (struct kafka_header){.ref = first};
     return 0;
@@ -277,6 +290,8 @@ static int search(struct kafka_fetch *f, struct search *s, struct err *e)
             s->high_number = f->message.header ? h.ref_number : s->high_number;
             continue;
         }
+        if (check_ref(f, &h, probe, e) < 0)
+            return -1;
         s->low = probe;
         s->low_number = h.ref_number;
         s->best = h.ref > s->best ? h.ref : s->best;

@@ -40,6 +40,15 @@ static size_t find_remote(const struct kafka_schemas *s, bool in_registry, uint6
     return i;
 }
 
+uint64_t kafka_schema_print(const char *text)
+{
+    uint64_t hash = UINT64_C(14695981039346656037);
+
+    for (const char *p = text; *p; p++)
+        hash = (hash ^ (unsigned char)*p) * UINT64_C(1099511628211);
+    return hash ? hash : 1;
+}
+
 void kafka_schemas_add(struct kafka_schemas *s, bool in_registry, uint64_t remote, const char *text)
 {
     size_t same = find_text(s, text);
@@ -48,8 +57,10 @@ void kafka_schemas_add(struct kafka_schemas *s, bool in_registry, uint64_t remot
         return;
     s->list = realloc(s->list, (s->n + 1) * sizeof(*s->list));
     invariant(s->list != NULL);
-    s->list[s->n] =
-        (struct kafka_schema){.in_registry = in_registry, .remote = remote, .same = same};
+    s->list[s->n] = (struct kafka_schema){.in_registry = in_registry,
+                                          .remote = remote,
+                                          .same = same,
+                                          .print = kafka_schema_print(text)};
     if (same == s->n) {
         s->list[s->n].text = strdup(text);
         invariant(s->list[s->n].text != NULL);
@@ -191,6 +202,14 @@ int kafka_schemas_resolve(struct kafka_schemas *s, struct kafka_client *c,
 
     if (i == s->n && (in_registry ? resolve_registry(s, c, h, e) : resolve_topic(s, c, h, e)) < 0)
         return -1;
+    if (h->nonce && h->nonce != s->list[i].print) {
+        err_set(e, ERR_FATAL,
+                "topic %s: record %" PRIu64 " was written with another schema than %s holds as "
+                "number %" PRIu64 " now",
+                c->name, h->number, in_registry ? "the registry" : s->topic, h->schema);
+        return err_hint(e, "the %s was emptied and numbers anew: bring back what it held",
+                        in_registry ? "registry" : "topic");
+    }
     *id = s->list[i].same;
     return 0;
 }

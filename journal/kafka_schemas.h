@@ -11,7 +11,8 @@ struct kafka_schema {
     bool in_registry;
     uint64_t remote; /* the registry's id, or the offset */
     size_t same;     /* the first entry with this text: what journal_read calls the schema's id */
-    char *text;      /* NULL if `same` is another entry */
+    uint64_t print;
+    char *text; /* NULL if `same` is another entry */
 };
 
 struct kafka_schemas {
@@ -26,13 +27,16 @@ void kafka_schemas_release(struct kafka_schemas *s);
 /* Reads all of the schemas' topic. */
 int kafka_schemas_load(struct kafka_schemas *s, struct kafka_client *c, uint64_t journal,
                        struct err *e);
+/* Tells texts apart; never 0. */
+uint64_t kafka_schema_print(const char *text);
 /* True if the text stands in the topic: *offset. */
 bool kafka_schemas_find(const struct kafka_schemas *s, const char *text, uint64_t *offset);
 void kafka_schemas_add(struct kafka_schemas *s, bool in_registry, uint64_t remote,
                        const char *text);
 int kafka_schemas_registry(struct kafka_schemas *s, const struct journal_options *o,
                            struct registry **out, struct err *e);
-/* The schema that a record names: *id for kafka_schemas_text. */
+/* The schema that a record names: *id for kafka_schemas_text. ERR_FATAL: another text stands in its
+ * place (the registry or the schemas' topic has lost what it had, and numbers anew). */
 int kafka_schemas_resolve(struct kafka_schemas *s, struct kafka_client *c,
                           const struct kafka_header *h, uint64_t *id, struct err *e);
 const char *kafka_schemas_text(const struct kafka_schemas *s, uint64_t id);

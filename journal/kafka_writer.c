@@ -28,6 +28,7 @@ struct declared {
     char *name;
     char *text;
     uint64_t remote;
+    uint64_t print; /* of the text as readers get it */
 };
 
 /* Precedes each record in `pending`. */
@@ -301,6 +302,7 @@ static int send_record(struct kafka_writer *w, uint32_t schema, uint64_t number,
     if (w->o.registry)
         m.header.flags = KAFKA_FLAG_REGISTRY;
     m.header.schema = w->declared[schema].remote;
+    m.header.nonce = w->declared[schema].print;
     m.header.parts = left <= w->part_size ? 1 : (uint32_t)((left - 1) / w->part_size + 1);
     for (; m.header.part < m.header.parts; m.header.part++) {
         m.value = data;
@@ -492,18 +494,23 @@ static int write_schema(struct kafka_writer *w, const char *text, uint64_t *remo
     return 0;
 }
 
+/* A registry may write the text in another way: *print is of what it gives back. */
 static int register_schema(struct kafka_writer *w, const char *name, const char *text,
-                           uint64_t *remote, struct err *e)
+                           struct declared *d, struct err *e)
 {
     struct registry *registry;
     char subject[600];
+    char *kept;
     uint32_t id;
 
     snprintf(subject, sizeof(subject), "%s-%s", w->scan.name, name);
     if (kafka_schemas_registry(&w->schemas, &w->o, &registry, e) < 0 ||
-        registry_register(registry, subject, text, &id, e) < 0)
+        registry_register(registry, subject, text, &id, e) < 0 ||
+        registry_get(registry, id, &kept, e) < 0)
         return -1;
-    *remote = id;
+    d->remote = id;
+    d->print = kafka_schema_print(kept);
+    free(kept);
     return 0;
 }
 
@@ -511,7 +518,7 @@ int kafka_writer_schema(struct journal_writer *base, const char *name, const cha
                         uint32_t *id, struct err *e)
 {
     struct kafka_writer *w = writer_of(base);
-    uint64_t remote;
+    struct declared d = {.print = kafka_schema_print(text)};
     size_t i = 0;
 
     while (i < w->ndeclared && strcmp(w->declared[i].name, name) != 0)
@@ -521,8 +528,8 @@ int kafka_writer_schema(struct journal_writer *base, const char *name, const cha
         return 0;
     /* What waits still goes by the schema that is being replaced. */
     if (check_alive(w, e) < 0 || send_pending(w, e) < 0 ||
-        (w->o.registry ? register_schema(w, name, text, &remote, e)
-                       : write_schema(w, text, &remote, e)) < 0)
+        (w->o.registry ? register_schema(w, name, text, &d, e)
+                       : write_schema(w, text, &d.remote, e)) < 0)
         return -1;
     if (i == w->ndeclared) {
         w->declared = realloc(w->declared, (i + 1) * sizeof(*w->declared));
@@ -532,7 +539,8 @@ int kafka_writer_schema(struct journal_writer *base, const char *name, const cha
     }
     free(w->declared[i].text);
     w->declared[i].text = copy_text(text);
-    w->declared[i].remote = remote;
+    w->declared[i].remote = d.remote;
+    w->declared[i].print = d.print;
     return 0;
 }
 
