@@ -142,12 +142,17 @@ out:
     return rc;
 }
 
-static int dispatch(struct cli *c, struct db *db, struct err *e)
+static int dispatch(struct cli *c, struct db *db, bool back, struct err *e)
 {
     const char *name = c->operands[0];
 
-    if (context_need_started(db, e) < 0)
-        return -1;
+    cli_put(c, "direction", json_string(back ? "back" : "forward"));
+    if (back && strcmp(name, "recopy") == 0) {
+        err_set(e, ERR_REFUSED,
+                "after a cutover no table is copied anew: the old source is what a "
+                "rollback would go back to");
+        return err_hint(e, "mend what tables list says, then lockstep tables resume NAME");
+    }
     if (strcmp(name, "list") == 0)
         return list(c, db, e);
     for (size_t i = 0; i < sizeof(verbs) / sizeof(verbs[0]); i++) {
@@ -173,16 +178,79 @@ static int check_words(const struct cli *c, struct err *e)
     return err_set(e, ERR_CONFIG, "usage: lockstep tables %s", c->command->operands);
 }
 
+/* Does the way back carry what is written now? Its lanes stand on the source. 1, 0, -1. */
+static int carries_back(struct db *source, const json_t *cutover, struct err *e)
+{
+    struct arena a = ARENA_INIT;
+    struct stream_fact stream = {0};
+    json_t *rollback = NULL;
+    const char *state;
+    bool exists;
+    int rc = -1;
+
+    if (source->engine->control_exists(source, &exists, e) < 0)
+        return -1;
+    if (!exists)
+        return 0;
+    if (fact_read(source, "cutover", "back", &rollback, NULL, e) == 0 &&
+        stream_fact_load(source, &a, &stream, e) == 0) {
+        state = fact_text(rollback, "state");
+        rc = stream.state == STREAM_CREATED &&
+             !(state && strcmp(state, "switched") == 0 &&
+               fact_int(rollback, "epoch", 0) > fact_int(cutover, "epoch", 0));
+    }
+    json_decref(rollback);
+    arena_release(&a);
+    return rc;
+}
+
+/* The side whose lanes count: the target, and behind a cutover the old source. */
+static int open_side(const struct context *x, struct db **out, bool *back, struct err *e)
+{
+    struct db *target = NULL;
+    struct db *source = NULL;
+    json_t *cutover = NULL;
+    const char *state;
+    int rc = -1;
+
+    *back = false;
+    if (migration_open_target(&x->m, DB_CONTROL, &target, e) < 0 ||
+        context_need_started(target, e) < 0 ||
+        fact_read(target, "cutover", "forward", &cutover, NULL, e) < 0)
+        goto out;
+    state = fact_text(cutover, "state");
+    rc = 0;
+    if (state && strcmp(state, "switched") == 0) {
+        rc = migration_open_source(&x->m, DB_CONTROL, &source, e) < 0
+                 ? -1
+                 : carries_back(source, cutover, e);
+        *back = rc > 0;
+    }
+    if (rc >= 0) {
+        *out = *back ? source : target;
+        *(*back ? &source : &target) = NULL;
+        rc = 0;
+    }
+out:
+    if (target)
+        target->engine->close(target);
+    if (source)
+        source->engine->close(source);
+    json_decref(cutover);
+    return rc;
+}
+
 int command_tables(struct cli *c, struct err *e)
 {
     struct context x;
     struct db *db = NULL;
+    bool back;
     int rc = -1;
 
     if (check_words(c, e) < 0 || context_open(&x, c, e) < 0)
         return -1;
-    if (migration_open_target(&x.m, DB_CONTROL, &db, e) == 0) {
-        rc = dispatch(c, db, e);
+    if (open_side(&x, &db, &back, e) == 0) {
+        rc = dispatch(c, db, back, e);
         db->engine->close(db);
     }
     context_close(&x);

@@ -100,6 +100,26 @@ class Rollback(Cutover):
         self.goes("on the target")
         self.say(f"cut over, writes were held for {answer.get('pause_ms')} ms")
 
+    def parked_on_the_way_back(self):
+        """What the old source refuses parks the table there; mended and resumed, it follows."""
+        self.source.psql("shop", user="shop_owner", input="ALTER TABLE shop.keyless"
+                         " ADD CONSTRAINT small CHECK (n < 1000)")
+        self.target.psql("shop", user="app", input="INSERT INTO shop.keyless VALUES ('big', 5000)")
+
+        def lane():
+            found = self.lockstep.do("tables", "list", "--json")[1]
+            return {t["name"]: t["lane"] for t in json.loads(found)["tables"]}["shop.keyless"]
+        until("the table is parked on the way back", 30, lambda: lane() == "parked", every=0.3)
+        self.must("rollback with a parked table", self.rollback()[0], 4)
+        self.must("recopy on the way back",
+                  self.lockstep.do("tables", "recopy", "shop.keyless")[0], 4)
+        self.source.psql("shop", user="shop_owner",
+                         input="ALTER TABLE shop.keyless DROP CONSTRAINT small")
+        self.must("resume on the way back",
+                  self.lockstep.do("tables", "resume", "shop.keyless")[0], 0)
+        until("it follows again", 30, lambda: lane() == "following", every=0.3)
+        self.say("a table parked on the way back: mended, resumed, follows")
+
     def killed_rollbacks(self, points):
         for i, point in enumerate(points):
             code, out, err = self.rollback(kill=point)
@@ -227,6 +247,7 @@ class Rollback(Cutover):
         self.first_switch = time.monotonic()
         self.there()
         self.comes_past_the_seal()
+        self.parked_on_the_way_back()
         self.killed_rollbacks(SHORT if self.args.short else BEFORE_CLOSED)
         self.back(FROM_CLOSED[1:2] if self.args.short else FROM_CLOSED)
         self.there()
