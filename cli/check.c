@@ -70,6 +70,38 @@ static int check_types(struct checking *k, struct db *db, const struct table_lis
     return 0;
 }
 
+/* What one migration writes is left out by another one of its name: such a chain loses all that
+ * comes from further up. */
+static int check_name(struct checking *k, struct db *db, enum db_side side, struct err *e)
+{
+    static const char remedy[] = "give this migration another name, or end that one first "
+                                 "(lockstep finish, with its configuration)";
+    const char *name = k->x->m.name;
+    struct retention kept = {0};
+    bool other = false;
+
+    if (k->started)
+        return 0;
+    if (side == SIDE_SOURCE) {
+        if (context_started(db, &other, e) < 0)
+            return as_finding(k, "source", e);
+        if (other)
+            add_finding(
+                k, true, "migration",
+                arena_printf(&k->arena, "the source is a side of another migration named %s", name),
+                remedy);
+        return 0;
+    }
+    if (db->engine->retention(db, &k->arena, &kept, e) < 0)
+        return as_finding(k, "target", e);
+    if (kept.ours)
+        add_finding(
+            k, true, "migration",
+            arena_printf(&k->arena, "the target is the source of another migration named %s", name),
+            remedy);
+    return 0;
+}
+
 static int check_source(struct checking *k, struct table_list *tables, int *version, struct err *e)
 {
     const struct migration *m = &k->x->m;
@@ -94,7 +126,9 @@ static int check_source(struct checking *k, struct table_list *tables, int *vers
     if (tables->n == 0)
         add_finding(k, true, "tables.include", chosen_by(k, &m->selection),
                     "correct tables.include and tables.exclude in the configuration");
-    rc = check_side(k, db, &r, e);
+    rc = check_name(k, db, SIDE_SOURCE, e);
+    if (rc == 0)
+        rc = check_side(k, db, &r, e);
     if (rc == 0)
         rc = check_types(k, db, tables, e);
 out:
@@ -127,7 +161,9 @@ static int check_target(struct checking *k, const struct table_list *tables, int
     if (migration_open_target(m, DB_CONTROL, &db, e) < 0) {
         rc = as_finding(k, "target", e);
     } else {
-        rc = check_side(k, db, &r, e);
+        rc = check_name(k, db, SIDE_TARGET, e);
+        if (rc == 0)
+            rc = check_side(k, db, &r, e);
         db->engine->close(db);
     }
     source->engine->close(source);

@@ -159,7 +159,7 @@ static int find_leftovers(const struct context *x, bool *out, struct err *e)
     found = journal_stat(&x->m.journal, &stats, e);
     if (found < 0)
         goto out;
-    *out = found || !r.lost;
+    *out = found || r.ours;
     rc = 0;
 out:
     source->engine->close(source);

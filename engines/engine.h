@@ -292,6 +292,7 @@ struct retention {
     bool lost;
     const char *state; /* the server's word for it */
     bool active;
+    bool ours; /* something of this migration's is there and keeps it: a slot */
 };
 
 struct engine {

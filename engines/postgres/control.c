@@ -126,6 +126,7 @@ int pg_retention(struct db *base, struct arena *a, struct retention *out, struct
     } else {
         out->state = arena_strdup(a, PQgetvalue(res, 0, 0));
         out->lost = strcmp(out->state, "lost") == 0;
+        out->ours = true;
         out->active = pg_bool(res, 0, 1);
         int64_t bytes = pg_int(res, 0, 2);
         out->retained_bytes = bytes > 0 ? (uint64_t)bytes : 0;
