@@ -36,6 +36,8 @@
 #define STATUS_MS 10000
 #define IDLE_STATUS_MS 1000
 #define POLL_SLICE_MS 50
+/* How much longer than asked for a call may go on while nothing of what comes is told. */
+#define SILENT_MS 50
 #define HEADER_SIZE 25 /* of an XLogData message: 'w', start, end, time */
 /* After a large row the connection is renewed; for one below HUGE_ROW not more often than this,
  * since the server has to find its place in the log again. */
@@ -744,6 +746,11 @@ int pg_stream_next(struct stream *s, int timeout_ms, struct event *out, struct e
             arena_reset(&s->change);
             if (send_due_status(s, false, e) < 0)
                 return -1;
+            if (stop_requested())
+                return err_set(e, ERR_STOPPED, "asked to stop while reading the stream");
+            /* A long transaction of which nothing is told: the caller has other things to do. */
+            if (mono_ms() > deadline + SILENT_MS)
+                return 0;
             continue;
         }
         if (n < 0)
