@@ -105,13 +105,25 @@ static int take_record(struct kafka_reader *r, const struct kafka_header *h,
 static int fail_range(struct kafka_reader *r, struct err *e)
 {
     struct kafka_machine head;
-    int found = kafka_scan_head(&r->fetch, &head, e);
+    uint64_t first;
+    uint64_t end = 0;
+    int found = kafka_topic_ends(&r->client, r->client.name, &first, &end, e);
 
+    if (found == 1)
+        found = kafka_scan_head(&r->fetch, &head, e);
     if (found < 0)
         return -1;
     if (found == 0 || head.journal != r->machine.journal)
         return err_set(e, ERR_FATAL, "topic %s was made anew: it is not the one that was read",
                        r->client.name);
+    if (end < r->machine.offset) {
+        err_set(e, ERR_FATAL,
+                "topic %s ends at offset %" PRIu64 ", but was read up to %" PRIu64
+                ": the brokers lost records that they had confirmed",
+                r->client.name, end, r->machine.offset);
+        return err_hint(e, "a broker lost its disk's last writes, or an unclean leader was "
+                           "elected: abandon this migration (lockstep finish --abandon)");
+    }
     return err_set(e, ERR_FATAL,
                    "topic %s: record %" PRIu64 " was trimmed; the first kept is %" PRIu64,
                    r->client.name, r->machine.next, head.next);

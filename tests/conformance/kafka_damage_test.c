@@ -2,11 +2,18 @@
  * said at once and for good, never read over and never tried again without end. */
 #include "journal/kafka_client.h"
 
+#include "core/run.h"
+
+#include <inttypes.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -176,12 +183,131 @@ static void test_reserved(void **state)
     }
 }
 
+/* ---- writers that take the journal from each other ---- */
+
+#define RIVALS 3
+#define RIVALRY_MS 8000
+#define KEEP_MAX 200000u
+#define BATCH 20u
+
+/* What was said to be durable: told by the rivals in memory that all of them share. */
+struct promises {
+    _Atomic unsigned n;
+    struct {
+        uint64_t number;
+        uint64_t value;
+    } v[KEEP_MAX];
+};
+
+/* Appends and flushes until it is told that another took over. */
+static void hold_on(struct fixture *f, struct journal_writer *w, struct promises *all,
+                    uint64_t *value, int64_t end)
+{
+    uint64_t numbers[BATCH];
+    uint64_t first;
+    uint32_t id;
+
+    if (journal_schema(w, "lockstep.t.A", SCHEMA_A, &id, &f->e) < 0)
+        return;
+    while (mono_ms() < end) {
+        first = *value;
+        for (unsigned i = 0; i < BATCH; i++, ++*value) {
+            if (journal_append(w, id, value, sizeof(*value), &numbers[i], &f->e) < 0)
+                return;
+        }
+        if (journal_flush(w, &f->e) < 0)
+            return;
+        for (unsigned i = 0; i < BATCH; i++) {
+            unsigned at = atomic_fetch_add(&all->n, 1);
+
+            if (at >= KEEP_MAX)
+                _exit(3);
+            all->v[at].number = numbers[i];
+            all->v[at].value = first + i;
+        }
+    }
+}
+
+static void rival(struct fixture *f, struct promises *all, uint64_t value, int64_t end)
+{
+    while (mono_ms() < end) {
+        struct journal_writer *w;
+        char *note = NULL;
+
+        if (journal_writer_open(&f->o, &w, &note, &f->e) == 0) {
+            hold_on(f, w, all, &value, end);
+            journal_writer_close(w);
+        }
+        free(note);
+        if (f->e.class != ERR_NONE && f->e.class != ERR_FENCED && f->e.class != ERR_RETRY)
+            _exit(4);
+    }
+    _exit(0);
+}
+
+static void disturb(const pid_t *pids, int64_t end)
+{
+    for (unsigned i = 0; mono_ms() < end; i++) {
+        kill(pids[i % RIVALS], SIGSTOP);
+        nap_ms((int)(20 + i * 37 % 300));
+        kill(pids[i % RIVALS], SIGCONT);
+        nap_ms((int)(5 + i * 13 % 60));
+    }
+}
+
+/* Each record that a writer called durable is read, once, with what that writer put into it. */
+static void test_rivals(void **state)
+{
+    struct fixture *f = fixture_of(state);
+    struct promises *all =
+        mmap(NULL, sizeof(*all), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    uint64_t *values = calloc(KEEP_MAX * 4, sizeof(*values));
+    int64_t end = mono_ms() + RIVALRY_MS;
+    struct journal_record record;
+    struct journal_stats stats;
+    struct journal_reader *r;
+    pid_t pids[RIVALS];
+
+    assert_true(all != MAP_FAILED);
+    for (unsigned i = 0; i < RIVALS; i++) {
+        pids[i] = fork();
+        if (pids[i] == 0)
+            rival(f, all, (uint64_t)(i + 1) << 40, end);
+    }
+    disturb(pids, end);
+    for (unsigned i = 0; i < RIVALS; i++) {
+        int status;
+
+        assert_int_equal(waitpid(pids[i], &status, 0), pids[i]);
+        assert_int_equal(status, 0);
+    }
+    journal_writer_close(writer(f));
+    assert_int_equal(journal_stat(&f->o, &stats, &f->e), 1);
+    assert_true(stats.next >= all->n && stats.next < KEEP_MAX * 4);
+    ok(f, journal_reader_open(&f->o, 0, &r, &f->e));
+    for (uint64_t n = 0; n < stats.next; n++) {
+        if (read_one(f, r, &record) != 1)
+            fail_msg("record %" PRIu64 ": %s", n, f->e.msg);
+        assert_int_equal(record.number, n);
+        memcpy(&values[n], record.data, sizeof(values[n]));
+    }
+    journal_reader_close(r);
+    for (unsigned i = 0; i < all->n; i++)
+        assert_int_equal(values[all->v[i].number], all->v[i].value);
+    print_message("%u durable of %" PRIu64 " records, generation %u\n", all->n, stats.next,
+                  record.generation);
+    assert_true(all->n > 10 * BATCH && record.generation > RIVALS);
+    munmap(all, sizeof(*all));
+    free(values);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_schemas_made_anew, setup, teardown),
         cmocka_unit_test_setup_teardown(test_topic_made_anew, setup, teardown),
         cmocka_unit_test_setup_teardown(test_reserved, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_rivals, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
