@@ -192,7 +192,7 @@ static int carries_back(struct db *source, const json_t *cutover, struct err *e)
         return -1;
     if (!exists)
         return 0;
-    if (fact_read(source, "cutover", "back", &rollback, NULL, e) == 0 &&
+    if (fact_read(source, "cutover", "back", &rollback, NULL, e) >= 0 &&
         stream_fact_load(source, &a, &stream, e) == 0) {
         state = fact_text(rollback, "state");
         rc = stream.state == STREAM_CREATED &&

@@ -119,6 +119,8 @@ int other_load(struct cutover *c, struct err *e);
 int other_resolve(struct cutover *c, struct err *e);
 /* Writes its row anew as it is, so that whoever conducts it cannot move it any more. */
 int other_take(struct cutover *c, struct err *e);
+/* It still is as we left it; ERR_FENCED: somebody took it, or made it, meanwhile. */
+int other_hold(struct cutover *c, struct err *e);
 /* We are switched: it is not any more. Best effort, the epochs tell it too. */
 void other_reset(struct cutover *c);
 /* The opening side has been closed by a switch: it is never opened but by another one. */

@@ -6,7 +6,9 @@
  *
  * The dangerous interleaving: a coordinator of one direction hangs, one of the other begins, and
  * the first goes on. Each takes both rows when it begins, the forward row first; so whoever was
- * there before finds its own row moved by a version, and can record no further step. */
+ * there before finds its own row moved by a version, and can record no further step. The back row
+ * may not be there yet, and cannot be moved then: so each, when its own row is written, looks
+ * whether the other one still is as it was; of two that write and then look, one sees the other. */
 #include "cutover/internal.h"
 #include "core/log.h"
 
@@ -97,6 +99,23 @@ int other_take(struct cutover *c, struct err *e)
         return -1;
     o->version++;
     return 0;
+}
+
+int other_hold(struct cutover *c, struct err *e)
+{
+    int64_t version = FACT_ABSENT;
+    json_t *body = NULL;
+    bool exists = false;
+
+    if (!c->other.known)
+        return 0;
+    if (c->closing->engine->control_exists(c->closing, &exists, e) < 0 ||
+        (exists && fact_read(c->closing, "cutover", other_direction(c), &body, &version, e) < 0))
+        return -1;
+    json_decref(body);
+    if (version == c->other.version)
+        return 0;
+    return err_set(e, ERR_FENCED, "a coordinator of the other direction began at the same time");
 }
 
 void other_reset(struct cutover *c)

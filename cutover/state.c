@@ -83,9 +83,11 @@ int state_take(struct cutover *c, struct err *e)
     snprintf(going, sizeof(going), "%s", state_going(c) ? state_going(c) : "");
     if (c->r->back && other_take(c, e) < 0)
         return -1;
+    if (c->r->back)
+        test_point("take", "between");
     if (write_row(c, c->state, going[0] ? going : NULL, e) < 0)
         return -1;
-    return c->r->back ? 0 : other_take(c, e);
+    return c->r->back || other_take(c, e) == 0 ? other_hold(c, e) : -1;
 }
 
 int state_set(struct cutover *c, enum cutover_state state, const char *going, struct err *e)

@@ -304,11 +304,11 @@ class Cutover:
                 waited = f"; open again by itself after {self.source_opens(LEASE_MS + 500, point)} ms"
             self.say(f"killed at {point}, state {self.state()}{waited}")
 
-    def stopped_at(self, point, *args):
+    def stopped_at(self, point, *args, command="cutover"):
         """A coordinator that stands still there until it gets SIGCONT."""
         env = dict(self.lockstep.env, LOCKSTEP_TEST_STOP=point)
         log = (self.lockstep.folder / "hung.log").open("wb")
-        hung = subprocess.Popen([self.lockstep.binary, "-c", str(self.lockstep.file), "cutover",
+        hung = subprocess.Popen([self.lockstep.binary, "-c", str(self.lockstep.file), command,
                                  "--yes", *args], cwd=self.lockstep.folder, env=env,
                                 stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         self.cleanup.add(hung.kill)

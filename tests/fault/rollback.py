@@ -37,7 +37,7 @@ class Rollback(Cutover):
         self.target.psql("postgres", input="ALTER ROLE lockstep REPLICATION")
         self.source.psql("shop", user="shop_owner", input=EXTRA)
         hook = self.lockstep.folder / "switch.sh"
-        hook.write_text("#!/bin/sh\nset -e\n"
+        hook.write_text("#!/bin/sh\nset -e\ntest ! -e hook.fails\n"
                         "env | grep '^LOCKSTEP_' | sort >hook.env\n"
                         f"case $LOCKSTEP_DIRECTION in\n"
                         f"forward) printf '%s' '{dsn(self.target)}' >dsn.new ;;\n"
@@ -100,6 +100,26 @@ class Rollback(Cutover):
         self.goes("on the target")
         self.say(f"cut over, writes were held for {answer.get('pause_ms')} ms")
 
+    def both_at_once(self):
+        """The first rollback ever, and cutover again for its hook, take the rows at the same moment:
+        one of them must see the other, so that no two epochs are alike."""
+        fails = self.lockstep.folder / "hook.fails"
+        fails.write_text("")
+        self.must("cutover with a hook that fails", self.cutover()[0], 1)
+        until("the target takes writes", 20, lambda: not self.prober.last("target"))
+        fails.unlink()
+        hung = self.stopped_at("take:between", command="rollback")
+        self.must("cutover for its hook", self.cutover()[0], 0)
+        hung.send_signal(signal.SIGCONT)
+        code = hung.wait(90)
+        self.must(f"rollback behind it ({self.hung_log()})", code, 0)
+        there, here = [int(s.value("SELECT body->>'epoch' FROM lockstep.fact WHERE kind = 'cutover'",
+                                   "shop")) for s in (self.target, self.source)]
+        if here <= there:
+            raise Failure(f"the later switch has epoch {here}, the earlier one {there}")
+        self.goes("on the source")
+        self.say(f"two directions at once: epochs {there} and {here}")
+
     def parked_on_the_way_back(self):
         """What the old source refuses parks the table there; mended and resumed, it follows."""
         self.source.psql("shop", user="shop_owner", input="ALTER TABLE shop.keyless"
@@ -107,7 +127,8 @@ class Rollback(Cutover):
         self.target.psql("shop", user="app", input="INSERT INTO shop.keyless VALUES ('big', 5000)")
 
         def lane():
-            found = self.lockstep.do("tables", "list", "--json")[1]
+            code, found, err = self.lockstep.do("tables", "list", "--json")
+            self.must(f"tables list ({err or found})", code, 0)
             return {t["name"]: t["lane"] for t in json.loads(found)["tables"]}["shop.keyless"]
         until("the table is parked on the way back", 30, lambda: lane() == "parked", every=0.3)
         self.must("rollback with a parked table", self.rollback()[0], 4)
@@ -239,12 +260,13 @@ class Rollback(Cutover):
         self.set_up()
         self.follow()
         self.refuses_rollback()
-        self.rounds = 2
+        self.rounds = 3
         if not self.args.short:
             self.cannot_carry()
         # Opened to probes of both sides until `prepared`: only what comes behind counts.
         self.must("killed when prepared", self.cutover(kill="prepared:after")[0], -signal.SIGKILL)
         self.first_switch = time.monotonic()
+        self.both_at_once()
         self.there()
         self.comes_past_the_seal()
         self.parked_on_the_way_back()
