@@ -26,7 +26,7 @@ COMBINATIONS = [(source, target, journal) for journal in ("file", "kafka")
                 for source in ("postgres", "mariadb") for target in ("postgres", "mariadb")]
 ROLES = ("capture", "snapshot", "apply")
 # Slow chunks and small batches, so that there is time to be killed in.
-CONFIG = """snapshot: {workers: 2, chunk_size: 1MiB, max_rate: 2MiB}
+CONFIG = """snapshot: {workers: 2, chunk_size: 1MiB, max_rate: 4MiB}
 apply: {batch: 64KiB}
 """
 
@@ -113,9 +113,12 @@ class RolesRun:
                  f"{self.journal}")
         for role in ROLES:
             self.lockstep.start_role(role)
-        for _ in range(self.args.kills):
+        for _ in range((self.args.kills + 1) // 2):
             self.kill_one()
         until("every table follows", 240, self.following, every=0.3)
+        for _ in range(self.args.kills // 2):
+            self.kill_one()
+        until("every table follows again", 240, self.following, every=0.3)
         out = self.lockstep.must("verify", timeout=240)
         if out.strip().splitlines()[-1] != "differences 0":
             raise Failure(out[-2000:])
