@@ -98,7 +98,7 @@ int apply_rewind(struct apply *a, struct err *e)
     cursor_release(&a->lane);
     if (tracks_load(&a->tracks, a->db, a->m->source.engine, at.next, e) < 0)
         return -1;
-    return cursor_seek(&a->main, &at, e);
+    return cursor_seek(&a->main, a->db, &at, e);
 }
 
 /* 1 ready, 0 the load is not, -1. */
@@ -364,7 +364,7 @@ static int start_lane(struct apply *a, struct track *track, struct err *e)
     a->lane.only = track;
     a->lane.stop_record = a->checkpoint.record;
     a->lane_active = true;
-    return cursor_seek(&a->lane, &at, e);
+    return cursor_seek(&a->lane, a->db, &at, e);
 }
 
 /* 1 worked, 0 no lane catches up, -1. The main stream stands still meanwhile, so the place where

@@ -49,8 +49,9 @@ void cursor_release(struct cursor *c)
     c->decoder = NULL;
 }
 
-int cursor_seek(struct cursor *c, const struct stand *at, struct err *e)
+int cursor_seek(struct cursor *c, struct db *target, const struct stand *at, struct err *e)
 {
+    struct owned_journal journal;
     struct stand stand = *at; /* `at` may be our own */
 
     cursor_release(c);
@@ -62,7 +63,9 @@ int cursor_seek(struct cursor *c, const struct stand *at, struct err *e)
     c->discard = false;
     c->stopped = false;
     c->streaming = false;
-    if (journal_reader_open(&c->m->journal, stand.record, &c->reader, e) < 0)
+    if (owned_journal(c->m, target, &journal, e) < 0)
+        return -1;
+    if (journal_reader_open(&journal.options, stand.record, &c->reader, e) < 0)
         return err_wrap(e, "journal");
     c->decoder = decoder_new();
     decoder_plan(c->decoder, &c->tracks->shapes);

@@ -63,7 +63,7 @@ struct cursor {
 void cursor_init(struct cursor *c, const struct migration *m, struct track_list *tracks);
 void cursor_release(struct cursor *c);
 /* Stands at `at`, with nothing read. */
-int cursor_seek(struct cursor *c, const struct stand *at, struct err *e);
+int cursor_seek(struct cursor *c, struct db *target, const struct stand *at, struct err *e);
 /* Reads until the batch is full, the journal has nothing more, or something needs the executor
  * first (stopped, discard, changed_table). Waits timeout_ms for the first record. */
 int cursor_fill(struct cursor *c, int timeout_ms, struct err *e);

@@ -57,6 +57,7 @@ struct capture {
     struct journal_writer *writer;
     struct encoder *encoder;
     struct schema_ids ids;
+    struct owned_journal journal;
     struct stream *stream;
     struct buf datum;
 
@@ -348,7 +349,9 @@ static int capture_start(struct capture *c, struct err *e)
     status = shapes_load(c->control, &c->arena, &c->shapes, e);
     if (status == 0)
         status = open_encoder(c, e);
-    if (status == 0 && journal_writer_open(&c->m->journal, &c->writer, &note, e) < 0)
+    if (status == 0)
+        status = owned_journal(c->m, c->control, &c->journal, e);
+    if (status == 0 && journal_writer_open(&c->journal.options, &c->writer, &note, e) < 0)
         status = err_wrap(e, "journal");
     if (status == 0)
         status = find_start(c, &stream, note, e);

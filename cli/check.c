@@ -11,6 +11,7 @@
 struct checking {
     const struct context *x;
     bool started;
+    bool asked; /* by the user, not by run on its way */
     struct arena arena;
     struct findings findings;
 };
@@ -180,6 +181,52 @@ static void check_folder(struct checking *k)
                     "create the folder, or name another in journal:");
 }
 
+/* What does not answer just now is what check is there to name; run waits for it. */
+static int journal_finding(struct checking *k, const char *uri, struct err *e)
+{
+    bool fatal = k->asked || e->class != ERR_RETRY;
+
+    if (e->class == ERR_STOPPED || e->class == ERR_BUG || e->class == ERR_CONFIG)
+        return -1;
+    if (e->class == ERR_RETRY && !e->hint[0])
+        err_hint(e, "start it, or correct journal and schema_registry in the configuration");
+    add_finding(k, fatal, arena_printf(&k->arena, "journal %s", uri), e->msg, e->hint);
+    err_clear(e);
+    return 0;
+}
+
+/* The journal of one direction, whose facts stand on its target. 1: the same error would come again
+ * for the other one. */
+static int check_journal(struct checking *k, const struct migration *m, struct err *e)
+{
+    struct owned_journal journal;
+    struct db *db = NULL;
+    bool heals;
+    int rc;
+
+    if (migration_open_target(m, DB_CONTROL, &db, e) < 0)
+        return as_finding(k, m->back ? "source" : "target", e);
+    rc = owned_journal(m, db, &journal, e);
+    db->engine->close(db);
+    if (rc < 0)
+        return -1;
+    if (journal_check(&journal.options, !journal.options.owner, e) == 0)
+        return 0;
+    heals = e->class == ERR_RETRY;
+    return journal_finding(k, m->journal.uri, e) < 0 ? -1 : heals;
+}
+
+static int check_journals(struct checking *k, struct err *e)
+{
+    struct migration mirror;
+    int rc = check_journal(k, &k->x->m, e);
+
+    if (rc != 0)
+        return rc < 0 ? -1 : 0;
+    migration_mirror(&k->x->m, &k->arena, &mirror);
+    return check_journal(k, &mirror, e) < 0 ? -1 : 0;
+}
+
 static void print_findings(struct cli *c, const struct findings *f, bool *unfit)
 {
     json_t *list = json_array();
@@ -199,7 +246,8 @@ static void print_findings(struct cli *c, const struct findings *f, bool *unfit)
 
 int check_both(struct cli *c, const struct context *x, bool started, bool *unfit, struct err *e)
 {
-    struct checking k = {.x = x, .started = started};
+    struct checking k = {
+        .x = x, .started = started, .asked = strcmp(c->command->name, "check") == 0};
     struct table_list tables = {0};
     int version = 0;
     int rc = -1;
@@ -208,6 +256,8 @@ int check_both(struct cli *c, const struct context *x, bool started, bool *unfit
     if (check_source(&k, &tables, &version, e) < 0 || check_target(&k, &tables, version, e) < 0)
         goto out;
     check_folder(&k);
+    if (check_journals(&k, e) < 0)
+        goto out;
     print_findings(c, &k.findings, unfit);
     cli_put(c, "tables", json_integer((json_int_t)tables.n));
     rc = 0;

@@ -6,6 +6,7 @@
 #include "core/run.h"
 #include "journal/journal.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define WAIT_MS 40000
@@ -126,6 +127,23 @@ static int clean_side(const struct migration *m, enum db_side side, struct err *
     return rc;
 }
 
+/* The journal of one direction; another migration's of this name is left alone. Without facts there
+ * never was a way back, or its journal is gone already. */
+static int remove_journal(const struct migration *m, struct err *e)
+{
+    struct owned_journal journal;
+    struct db *db = NULL;
+    int rc;
+
+    if (migration_open_target(m, DB_CONTROL, &db, e) < 0)
+        return -1;
+    rc = owned_journal(m, db, &journal, e);
+    if (rc == 0 && (journal.options.owner || !m->back))
+        rc = journal_remove(&journal.options, e);
+    db->engine->close(db);
+    return rc;
+}
+
 static int clean_all(const struct context *x, struct err *e)
 {
     struct arena a = ARENA_INIT;
@@ -133,12 +151,35 @@ static int clean_all(const struct context *x, struct err *e)
     int rc = -1;
 
     migration_mirror(&x->m, &a, &mirror);
-    if (clean_side(&x->m, SIDE_SOURCE, e) < 0)
+    /* Each journal before the facts that tell whose it is. */
+    if (remove_journal(&mirror, e) < 0)
+        err_wrap(e, "the way back's journal");
+    else if (clean_side(&x->m, SIDE_SOURCE, e) < 0)
         err_wrap(e, "source");
-    else if (journal_remove(&x->m.journal, e) == 0 && journal_remove(&mirror.journal, e) == 0)
+    else if (remove_journal(&x->m, e) == 0)
         rc = clean_side(&mirror, SIDE_TARGET, e) < 0 ? err_wrap(e, "target") : 0;
     arena_release(&a);
     return rc;
+}
+
+/* The target has no facts to compare the journal with; but it must come from this source. */
+static int check_origin(struct db *source, const struct journal_stats *stats, struct err *e)
+{
+    struct server_identity id;
+    char from[sizeof(id.system) + sizeof(id.database) + 16];
+
+    if (!stats->owner[0])
+        return 0;
+    if (source->engine->identify(source, &id, e) < 0)
+        return -1;
+    snprintf(from, sizeof(from), "from %s/%s to ", id.system, id.database);
+    if (strstr(stats->owner, from))
+        return 0;
+    err_set(e, ERR_REFUSED,
+            "the target knows nothing of this migration, and the journal of its name is another "
+            "migration's (%s); nothing was removed",
+            stats->owner);
+    return err_hint(e, "correct source, target and migration in the configuration");
 }
 
 /* Without facts on the target: is there anything of this migration elsewhere? The configuration may
@@ -157,7 +198,7 @@ static int find_leftovers(const struct context *x, bool *out, struct err *e)
     if (source->engine->retention(source, &a, &r, e) < 0)
         goto out;
     found = journal_stat(&x->m.journal, &stats, e);
-    if (found < 0)
+    if (found < 0 || (found && check_origin(source, &stats, e) < 0))
         goto out;
     *out = found || r.ours;
     rc = 0;

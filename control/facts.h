@@ -55,6 +55,15 @@ json_t *position_json(struct position p);
 int migration_register(struct db *target, const struct server_identity *source_id,
                        const struct server_identity *target_id, struct err *e);
 
+/* m's journal, its owner as told by the facts on db, which are those of m's direction; without
+ * facts none. Two migrations of one name differ by it. */
+struct owned_journal {
+    struct journal_options options;
+    char owner[JOURNAL_OWNER_MAX + 1];
+};
+int owned_journal(const struct migration *m, struct db *db, struct owned_journal *out,
+                  struct err *e);
+
 /* ---- stream ---- */
 
 enum stream_state { STREAM_NONE, STREAM_CREATING, STREAM_CREATED };

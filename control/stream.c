@@ -1,6 +1,7 @@
 /* Which servers this migration joins, where its stream begins, how far its load is. */
 #include "control/facts.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* ---- migration ---- */
@@ -40,9 +41,13 @@ static int identity_check(const json_t *seen, const struct server_identity *now,
 static int register_first(struct db *target, const struct server_identity *source_id,
                           const struct server_identity *target_id, struct err *e)
 {
-    json_t *body = json_pack("{s:o, s:o}", "source", identity_json(source_id), "target",
-                             identity_json(target_id));
+    json_t *body;
+    int64_t now;
 
+    if (target->engine->clock_ms(target, &now, e) < 0)
+        return -1;
+    body = json_pack("{s:o, s:o, s:I}", "source", identity_json(source_id), "target",
+                     identity_json(target_id), "created_ms", (json_int_t)now);
     if (fact_cas(target, "migration", "self", FACT_ABSENT, body, e) == 0)
         return 1;
     if (e->class != ERR_FENCED)
@@ -74,6 +79,31 @@ int migration_register(struct db *target, const struct server_identity *source_i
         status = identity_check(json_object_get(body, "target"), target_id, "target", e);
     json_decref(body);
     return status;
+}
+
+int owned_journal(const struct migration *m, struct db *db, struct owned_journal *out,
+                  struct err *e)
+{
+    const json_t *source;
+    const json_t *target;
+    bool exists;
+    json_t *body = NULL;
+
+    out->options = m->journal;
+    if (db->engine->control_exists(db, &exists, e) < 0 ||
+        (exists && fact_read(db, "migration", "self", &body, NULL, e) < 0))
+        return -1;
+    if (!body)
+        return 0;
+    source = json_object_get(body, "source");
+    target = json_object_get(body, "target");
+    snprintf(out->owner, sizeof(out->owner), "begun %lld, from %s/%s to %s/%s",
+             (long long)fact_int(body, "created_ms", 0), fact_text(source, "system"),
+             fact_text(source, "database"), fact_text(target, "system"),
+             fact_text(target, "database"));
+    out->options.owner = out->owner;
+    json_decref(body);
+    return 0;
 }
 
 /* ---- stream ---- */

@@ -74,6 +74,7 @@ static int make(struct cutover *c, struct stream_fact *seen, struct err *e)
 {
     struct db_options options = stream_options(c);
     struct stream_origin origin = {0};
+    struct owned_journal journal;
     struct table_list tables;
     bool retry = seen->state == STREAM_CREATING;
     int rc;
@@ -82,7 +83,9 @@ static int make(struct cutover *c, struct stream_fact *seen, struct err *e)
         install(c, e) < 0)
         return -1;
     /* An earlier way back that was taken away may have left its journal. */
-    if (journal_remove(&c->turn->journal, e) < 0 || stream_fact_creating(c->closing, seen, e) < 0)
+    if (owned_journal(c->turn, c->closing, &journal, e) < 0 ||
+        journal_remove(&journal.options, e) < 0 || journal_check(&journal.options, false, e) < 0 ||
+        stream_fact_creating(c->closing, seen, e) < 0)
         return -1;
     rc = c->opening->engine->stream_create(&options, &tables, retry, &c->arena, &origin, e);
     if (rc == 0)
@@ -211,6 +214,7 @@ static int await_stages(struct cutover *c, struct err *e)
 int turn_forget(struct cutover *c, struct err *e)
 {
     struct db_options options = stream_options(c);
+    struct owned_journal journal;
     struct stream_fact seen;
     struct db *db = c->closing;
 
@@ -224,7 +228,8 @@ int turn_forget(struct cutover *c, struct err *e)
         return 0;
     if (stream_fact_creating(db, &seen, e) < 0 || await_stages(c, e) < 0 ||
         c->turn->source.engine->stream_drop(&options, e) < 0 ||
-        journal_remove(&c->turn->journal, e) < 0 || db->engine->begin(db, e) < 0)
+        owned_journal(c->turn, db, &journal, e) < 0 || journal_remove(&journal.options, e) < 0 ||
+        db->engine->begin(db, e) < 0)
         return err_wrap(e, "taking the way back away");
     if (way_forget(db, e) == 0)
         return db->engine->commit(db, e);

@@ -40,6 +40,7 @@ struct journal_ops {
 
     int (*trim)(const struct journal_options *o, uint64_t below, struct err *e);
     int (*stat)(const struct journal_options *o, struct journal_stats *out, struct err *e);
+    int (*check)(const struct journal_options *o, bool fresh, struct err *e); /* may be NULL */
     int (*remove)(const struct journal_options *o, struct err *e);
 };
 

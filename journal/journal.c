@@ -178,6 +178,15 @@ int journal_stat(const struct journal_options *o, struct journal_stats *out, str
     return ops ? ops->stat(o, out, e) : -1;
 }
 
+int journal_check(const struct journal_options *o, bool fresh, struct err *e)
+{
+    const struct journal_ops *ops = ops_of(o, e);
+
+    if (!ops)
+        return -1;
+    return ops->check ? ops->check(o, fresh, e) : 0;
+}
+
 int journal_remove(const struct journal_options *o, struct err *e)
 {
     const struct journal_ops *ops = ops_of(o, e);

@@ -17,6 +17,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define JOURNAL_OWNER_MAX 200
+
 /* A setting of the journal's client library, by that library's own name. */
 struct journal_property {
     const char *name;
@@ -50,6 +52,7 @@ struct journal_stats {
     uint64_t next;  /* the number behind the last durable record */
     uint64_t bytes; /* on disk */
     uint64_t max_bytes;
+    char owner[JOURNAL_OWNER_MAX + 1]; /* kafka: as its writer told; "": not known */
 };
 
 struct journal_writer;
@@ -99,7 +102,11 @@ void journal_reader_close(struct journal_reader *r); /* takes NULL */
 int journal_trim(const struct journal_options *o, uint64_t below, struct err *e);
 /* 1: there is one, 0: none yet. */
 int journal_stat(const struct journal_options *o, struct journal_stats *out, struct err *e);
-/* Removes the journal; what it holds is gone. Idempotent. */
+/* Could it be used? Asks, and changes nothing. fresh: the migration has not begun, so whatever is
+ * there belongs to another one. ERR_RETRY: it does not answer; ERR_REFUSED: another's, or settings
+ * that would lose records; each with its remedy. */
+int journal_check(const struct journal_options *o, bool fresh, struct err *e);
+/* Removes the journal; what it holds is gone. Idempotent. Another owner's is left alone. */
 int journal_remove(const struct journal_options *o, struct err *e);
 
 /* ---- the memory journal's faults, for the simulation ---- */

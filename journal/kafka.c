@@ -27,10 +27,12 @@
  */
 #include "journal/kafka_impl.h"
 #include "journal/kafka_scan.h"
+#include "journal/registry.h"
 
-#include "core/buf.h"
+#include "core/log.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -68,6 +70,7 @@ static int house_open(const struct journal_options *o, struct err *e)
     house_close();
     memset(&house.client, 0, sizeof(house.client));
     house.o = *o;
+    house.o.owner = NULL;
     house.o.uri = strdup(o->uri);
     house.o.name = strdup(o->name ? o->name : "");
     invariant(house.o.uri && house.o.name);
@@ -86,7 +89,11 @@ static int with_house(const struct journal_options *o, int (*task)(void *arg, st
     int rc;
 
     pthread_mutex_lock(&house.mutex);
-    rc = house_open(o, e) < 0 ? -1 : task(arg, e);
+    rc = house_open(o, e);
+    house.o.owner = o->owner;
+    if (rc == 0)
+        rc = task(arg, e);
+    house.o.owner = NULL;
     if (rc < 0)
         house_close();
     else
@@ -109,6 +116,7 @@ static int stat_task(void *arg, struct err *e)
     out->first = head.next;
     out->next = tail.next;
     out->bytes = tail.bytes - head.bytes;
+    snprintf(out->owner, sizeof(out->owner), "%s", tail.owner);
     return 1;
 }
 
@@ -130,6 +138,8 @@ static int trim_task(void *arg, struct err *e)
 
     if (found < 1 || m.next == 0)
         return found < 0 ? -1 : 0;
+    if (kafka_scan_owner(&house.fetch, &m, e) < 0)
+        return -1;
     if (below > m.next - 1)
         below = m.next - 1;
     found = kafka_scan_head(&house.fetch, &m, e);
@@ -156,14 +166,91 @@ static int remove_task(void *arg, struct err *e)
     return kafka_topic_delete(&house.client, schemas, e);
 }
 
+/* 1: nothing of ours can be in it; 0; -1. Where records are missing, nobody else's are. */
+static int foreign_task(void *arg, struct err *e)
+{
+    struct kafka_machine m = {0};
+    int found = kafka_scan_tail(&house.fetch, &m, e);
+
+    if (found == 1 && kafka_scan_owner(&house.fetch, &m, e) < 0)
+        found = -1;
+    if (found >= 0)
+        return 0;
+    if (e->class != ERR_REFUSED && e->class != ERR_FATAL)
+        return -1;
+    found = e->class == ERR_REFUSED;
+    if (found)
+        log_event(LOG_WARN, "journal", "left-alone", "%s", e->msg);
+    err_clear(e);
+    return found;
+}
+
 static int kafka_remove(const struct journal_options *o, struct err *e)
 {
     /* By a handle that has not read the topic, and that nobody uses afterwards. */
-    int rc;
+    int rc = with_house(o, foreign_task, NULL, e);
 
+    if (rc != 0)
+        return rc < 0 ? -1 : 0;
     house_drop();
     rc = with_house(o, remove_task, NULL, e);
     house_drop();
+    return rc;
+}
+
+/* ---- could it be used ---- */
+
+/* A topic that is there: its settings, and whose it is. */
+static int check_topic(bool fresh, struct err *e)
+{
+    struct kafka_machine m = {0};
+    size_t message_max;
+    int found;
+
+    if (kafka_topic_check(&house.client, house.client.name, &message_max, e) < 0)
+        return -1;
+    found = kafka_scan_tail(&house.fetch, &m, e);
+    if (found < 1)
+        return found;
+    if (!fresh)
+        return kafka_scan_owner(&house.fetch, &m, e);
+    err_set(e, ERR_REFUSED,
+            "topic %s at %s holds the journal of another migration of this name%s%s",
+            house.client.name, house.client.brokers, m.owner[0] ? ": " : "", m.owner);
+    return err_hint(e,
+                    "give this migration another name; if nobody needs that one any more, remove "
+                    "its topics");
+}
+
+static int check_task(void *arg, struct err *e)
+{
+    const bool *fresh = arg;
+    char schemas[sizeof(house.client.name) + sizeof(KAFKA_SCHEMAS_SUFFIX)];
+    int found = kafka_topic_exists(&house.client, house.client.name, e);
+
+    if (found == 1)
+        return check_topic(*fresh, e);
+    snprintf(schemas, sizeof(schemas), "%s" KAFKA_SCHEMAS_SUFFIX, house.client.name);
+    if (found == 0 && kafka_topic_try(&house.client, house.client.name, e) < 0)
+        return -1;
+    if (found == 0 && !house.o.registry)
+        return kafka_topic_try(&house.client, schemas, e);
+    return found;
+}
+
+static int kafka_check(const struct journal_options *o, bool fresh, struct err *e)
+{
+    struct registry *registry = NULL;
+    int rc;
+
+    if (with_house(o, check_task, &fresh, e) < 0)
+        return -1;
+    if (!o->registry)
+        return 0;
+    rc = registry_open(o->registry, &registry, e);
+    if (rc == 0)
+        rc = registry_check(registry, e);
+    registry_close(registry);
     return rc;
 }
 
@@ -184,5 +271,6 @@ const struct journal_ops kafka_journal_ops = {
     .reader_close = kafka_reader_close,
     .trim = kafka_trim,
     .stat = kafka_stat,
+    .check = kafka_check,
     .remove = kafka_remove,
 };

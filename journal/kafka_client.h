@@ -52,6 +52,8 @@ int kafka_fail(struct kafka_client *c, rd_kafka_resp_err_t error, const char *wh
 
 /* 1: there is a topic of this name, 0: none. It has one partition, or ERR_REFUSED. */
 int kafka_topic_exists(struct kafka_client *c, const char *topic, struct err *e);
+/* Could it be made? The brokers only try. */
+int kafka_topic_try(struct kafka_client *c, const char *topic, struct err *e);
 /* Makes it, if it is not there; its settings keep every record. */
 int kafka_topic_make(struct kafka_client *c, const char *topic, struct err *e);
 /* ERR_REFUSED if its settings would remove records. *message_max: the largest message. */

@@ -22,7 +22,6 @@
 /* What a message costs the broker besides key, value and note: headers, lengths, its share of a
  * batch. */
 #define KAFKA_MESSAGE_COST 100u
-#define KAFKA_OWNER_MAX 200
 
 /* SCHEMA: in the schemas' topic only. */
 enum kafka_kind { KAFKA_RECORD = 'R', KAFKA_OPEN = 'O', KAFKA_STATE = 'S', KAFKA_SCHEMA = 'D' };
@@ -79,7 +78,7 @@ struct kafka_machine {
     uint64_t state_number;
     bool has_note;
     char note[JOURNAL_NOTE_MAX + 1];
-    char owner[KAFKA_OWNER_MAX + 1];
+    char owner[JOURNAL_OWNER_MAX + 1];
 };
 
 enum kafka_step {

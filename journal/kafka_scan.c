@@ -342,3 +342,16 @@ int kafka_scan_find(struct kafka_fetch *f, struct kafka_machine *m, uint64_t num
         return -1;
     return walk(f, m, number, end, e);
 }
+
+/* ---- whose it is ---- */
+
+int kafka_scan_owner(const struct kafka_fetch *f, const struct kafka_machine *m, struct err *e)
+{
+    const char *mine = f->client->o->owner;
+
+    if (!mine || !m->owner[0] || strcmp(mine, m->owner) == 0)
+        return 0;
+    err_set(e, ERR_REFUSED, "topic %s at %s is the journal of another migration of this name (%s)",
+            f->name, f->client->brokers, m->owner);
+    return err_hint(e, "give this migration another name, or end the other one (lockstep finish)");
+}

@@ -35,4 +35,7 @@ int kafka_scan_find(struct kafka_fetch *f, struct kafka_machine *m, uint64_t num
 /* The state at the topic's first message: m->next is the oldest record. 1; 0: nothing there. */
 int kafka_scan_head(struct kafka_fetch *f, struct kafka_machine *m, struct err *e);
 
+/* ERR_REFUSED if the log is another owner's. */
+int kafka_scan_owner(const struct kafka_fetch *f, const struct kafka_machine *m, struct err *e);
+
 #endif

@@ -128,7 +128,8 @@ static void make_hint(const char *topic, int replicas, struct err *e)
              topic, replicas);
 }
 
-static int create(struct kafka_client *c, const char *topic, int replicas, struct err *e)
+/* try: the brokers say whether they would. */
+static int create(struct kafka_client *c, const char *topic, int replicas, bool try, struct err *e)
 {
     char text[256];
     rd_kafka_NewTopic_t *wanted = rd_kafka_NewTopic_new(topic, 1, replicas, text, sizeof(text));
@@ -144,6 +145,7 @@ static int create(struct kafka_client *c, const char *topic, int replicas, struc
         rd_kafka_NewTopic_set_config(wanted, topic_settings[i].name, topic_settings[i].value);
     rd_kafka_NewTopic_set_config(wanted, "min.insync.replicas", replicas >= 3 ? "2" : "1");
     call_begin(&call, c, RD_KAFKA_ADMIN_OP_CREATETOPICS);
+    rd_kafka_AdminOptions_set_validate_only(call.options, try, text, sizeof(text));
     rd_kafka_CreateTopics(c->rk, &wanted, 1, call.options, call.queue);
     error = call_await(&call);
     if (error == RD_KAFKA_RESP_ERR_NO_ERROR) {
@@ -163,6 +165,21 @@ static int create(struct kafka_client *c, const char *topic, int replicas, struc
     return rc;
 }
 
+static int replicas_for(int brokers)
+{
+    return brokers < REPLICAS_WANTED ? brokers : REPLICAS_WANTED;
+}
+
+int kafka_topic_try(struct kafka_client *c, const char *topic, struct err *e)
+{
+    bool has_leader;
+    int partitions;
+    int brokers = 1;
+    int found = topic_metadata(c, topic, &partitions, &has_leader, &brokers, e);
+
+    return found ? found : create(c, topic, replicas_for(brokers), true, e);
+}
+
 int kafka_topic_make(struct kafka_client *c, const char *topic, struct err *e)
 {
     int64_t end = mono_ms() + KAFKA_ANSWER_MS;
@@ -173,11 +190,10 @@ int kafka_topic_make(struct kafka_client *c, const char *topic, struct err *e)
 
     while (!has_leader) {
         int found = topic_metadata(c, topic, &partitions, &has_leader, &brokers, e);
-        int replicas = brokers < REPLICAS_WANTED ? brokers : REPLICAS_WANTED;
 
         if (found < 0 || stop_check(e) < 0)
             return -1;
-        if (found == 0 && !asked && create(c, topic, replicas, e) < 0)
+        if (found == 0 && !asked && create(c, topic, replicas_for(brokers), false, e) < 0)
             return -1;
         asked = asked || found == 0;
         if (!has_leader && mono_ms() > end)

@@ -41,6 +41,7 @@ struct frame {
 struct kafka_writer {
     struct journal_writer base;
     struct journal_options o;
+    char owner[JOURNAL_OWNER_MAX + 1];
     struct kafka_client scan; /* reads and asks */
     struct kafka_fetch fetch;
     struct kafka_client producer;
@@ -597,15 +598,6 @@ static int open_producer(struct kafka_writer *w, size_t message_max, struct err 
     return w->schemas_topic ? 0 : kafka_fail(&w->producer, rd_kafka_last_error(), "opening it", e);
 }
 
-static int check_owner(const struct kafka_writer *w, const struct kafka_machine *m, struct err *e)
-{
-    if (!w->o.owner || !m->owner[0] || strcmp(w->o.owner, m->owner) == 0)
-        return 0;
-    err_set(e, ERR_REFUSED, "topic %s at %s is the journal of another migration of this name (%s)",
-            w->scan.name, w->scan.brokers, m->owner);
-    return err_hint(e, "give this migration another name, or end the other one (lockstep finish)");
-}
-
 /* Writes OPEN and reads the log until it is seen there. Of two that do so at once the log's order
  * says which one has the generation. */
 static int take_over(struct kafka_writer *w, struct kafka_machine *m, struct err *e)
@@ -666,7 +658,7 @@ static int open_all(struct kafka_writer *w, char **note, struct err *e)
     if (prepare_topics(w, &message_max, e) < 0 || kafka_scan_tail(&w->fetch, &m, e) < 0)
         return -1;
     kafka_fetch_stop(&w->fetch);
-    if (check_owner(w, &m, e) < 0 || open_producer(w, message_max, e) < 0 ||
+    if (kafka_scan_owner(&w->fetch, &m, e) < 0 || open_producer(w, message_max, e) < 0 ||
         take_over(w, &m, e) < 0)
         return -1;
     return take_state(w, &m, note, e);
@@ -680,6 +672,10 @@ int kafka_writer_open(const struct journal_options *o, struct journal_writer **o
     invariant(w != NULL);
     w->base.ops = &kafka_journal_ops;
     w->o = *o;
+    if (o->owner) {
+        snprintf(w->owner, sizeof(w->owner), "%s", o->owner);
+        w->o.owner = w->owner;
+    }
     buf_init(&w->pending, BUF_MAX_ROW);
     kafka_schemas_init(&w->schemas, o);
     if (open_all(w, note, e) < 0) {

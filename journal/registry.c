@@ -226,6 +226,16 @@ static int post_schema(struct registry *r, const char *path, const char *subject
     return rc;
 }
 
+int registry_check(struct registry *r, struct err *e)
+{
+    json_t *answer = NULL;
+
+    if (request(r, "GET", "/subjects", NULL, "the list of subjects", &answer, e) < 0)
+        return -1;
+    json_decref(answer);
+    return 0;
+}
+
 int registry_register(struct registry *r, const char *subject, const char *text, uint32_t *id,
                       struct err *e)
 {

@@ -15,6 +15,8 @@ struct registry;
 
 int registry_open(const char *url, struct registry **out, struct err *e);
 void registry_close(struct registry *r); /* takes NULL */
+/* Does it answer, and to us? Changes nothing. */
+int registry_check(struct registry *r, struct err *e);
 /* Registers the Avro schema under the subject, or finds it there: its id in all of the registry. */
 int registry_register(struct registry *r, const char *subject, const char *text, uint32_t *id,
                       struct err *e);

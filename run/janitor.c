@@ -70,6 +70,7 @@ out:
  * commits. Only behind a synchronous commit is it sure. */
 static int trim(struct janitor *j, struct err *e)
 {
+    struct owned_journal journal;
     uint64_t keep;
 
     if (!j->db && migration_open_target(j->m, DB_CONTROL, &j->db, e) < 0)
@@ -78,7 +79,8 @@ static int trim(struct janitor *j, struct err *e)
         return -1;
     if (keep <= j->trimmed)
         return 0;
-    if (j->db->engine->sync(j->db, e) < 0 || journal_trim(&j->m->journal, keep, e) < 0)
+    if (j->db->engine->sync(j->db, e) < 0 || owned_journal(j->m, j->db, &journal, e) < 0 ||
+        journal_trim(&journal.options, keep, e) < 0)
         return -1;
     j->trimmed = keep;
     return 0;

@@ -146,8 +146,8 @@ static void expect_refused(const char *uri, const char *says)
 
 static void test_unknown_kind(void **state)
 {
-    expect_refused("kafka://user:secret@broker:9092", "\"kafka:\" is not known");
-    expect_refused("kafka://user:secret@broker:9092", "file: and memory:");
+    expect_refused("pulsar://user:secret@broker:9092", "\"pulsar:\" is not known");
+    expect_refused("pulsar://user:secret@broker:9092", "file:, kafka: and memory:");
     expect_refused("/no/kind/secret", "names no kind");
     expect_refused("file:", "names nothing behind the colon");
     expect_refused(NULL, "names no kind");
