@@ -5,7 +5,7 @@ import socket
 import time
 
 from .base import until
-from .kafka import Broker, Registry
+from .kafka import Broker, Registry, listens
 from .servers import free_port
 
 
@@ -34,6 +34,8 @@ class Kafka:
         if not self.made:
             self.broker.init()
             self.made = True
+        until("the broker's ports are free", 20, lambda: not any(
+            listens(port) for port in (self.broker.port, self.broker.port + 1)))
         self.broker.start()
         if self.registry and not self.registry.alive():
             self.registry.start()
