@@ -88,8 +88,8 @@ class MysqlServer:
         tmp.chmod(0o1777)
         if self.maria:
             argv = ["mariadb-install-db", self._defaults(), f"--datadir={self.home}/data",
-                    "--skip-test-db", "--auth-root-authentication-method=normal",
-                    "--skip-name-resolve"]
+                    f"--tmpdir={tmp}", "--skip-test-db",
+                    "--auth-root-authentication-method=normal", "--skip-name-resolve"]
             if self._user():
                 argv.append(f"--user={self._user()}")
         else:
