@@ -372,20 +372,31 @@ static size_t put_day(const uint8_t *p, char *out, const char **unfit, struct ar
 }
 
 static size_t put_time(const struct binlog_column *c, const uint8_t *p, char *out,
-                       const char **unfit)
+                       const char **unfit, struct arena *a)
 {
-    uint64_t v = big(p, 3);
-    struct civil t = {.hour = bits_of(v, 12, 10),
-                      .minute = bits_of(v, 6, 6),
-                      .second = bits_of(v, 0, 6),
-                      .us = fraction_of(c, p + 3)};
+    static const unsigned places[] = {1, 100, 10000, 1000000};
+    size_t more = fraction_bytes(c) > 3 ? 3 : fraction_bytes(c);
+    uint64_t v = big(p, 3 + more);
+    uint64_t sign = (uint64_t)0x800000 << 8 * more;
+    bool negative = v < sign;
+    struct civil t = {0};
+    size_t n;
 
-    if (!(v & 0x800000))
-        *unfit = "it holds a negative time, which is no time of the day";
+    /* Behind the sign one number, its complement if negative: the fraction's bytes are its low
+     * ones, so that they borrow from the seconds. */
+    v = negative ? sign - v : v - sign;
+    t.us = (unsigned)(v & (((uint64_t)1 << 8 * more) - 1)) * (places[3] / places[more]);
+    v >>= 8 * more;
+    t.hour = bits_of(v, 12, 10);
+    t.minute = bits_of(v, 6, 6);
+    t.second = bits_of(v, 0, 6);
+    n = put_clock(&t, out);
+    if (negative)
+        *unfit = arena_printf(a, "it holds -%s, which is no time of the day", out);
     else if (t.hour > 24 || t.minute > 59 || t.second > 59 || t.us > 999999 ||
              (t.hour == 24 && (t.minute || t.second || t.us)))
-        *unfit = "it holds a time of more than a day, which is no time of the day";
-    return put_clock(&t, out);
+        *unfit = arena_printf(a, "it holds %s, which is no time of the day", out);
+    return n;
 }
 
 /* ---- texts and bytes ---- */
@@ -471,12 +482,13 @@ static void take_text(struct arena *a, const struct binlog_column *c, const stru
 }
 
 static void take_label(const struct binlog_column *c, const uint8_t *p, size_t len, struct value *v,
-                       const char **unfit)
+                       const char **unfit, struct arena *a)
 {
     uint64_t i = little(p, len);
 
     if (i == 0 || i > c->nlabels) {
-        *unfit = "it holds an enum value that is none of its labels";
+        *unfit =
+            arena_printf(a, "it holds the enum value %" PRIu64 ", which is none of its labels", i);
         return;
     }
     v->data = c->labels[i - 1].text;
@@ -520,7 +532,7 @@ static size_t put_scalar(struct arena *a, const struct binlog_column *c, const s
     case BT_NEWDATE:
         return put_day(p, out, unfit, a);
     case BT_TIME2:
-        return put_time(c, p, out, unfit);
+        return put_time(c, p, out, unfit, a);
     default:
         return put_moment(c, plan, p, out, unfit, a);
     }
@@ -546,7 +558,7 @@ void binlog_value_take(struct arena *a, const struct binlog_column *c, const str
         take_text(a, c, plan, p, out, unfit);
         break;
     case BT_ENUM:
-        take_label(c, p, out->len, out, unfit);
+        take_label(c, p, out->len, out, unfit, a);
         break;
     case BT_JSON:
         take_json(a, p, out, unfit);

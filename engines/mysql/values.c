@@ -21,12 +21,8 @@
 #define DECIMAL_DIGITS_MAX 65
 #define UUID_TEXT 36
 #define UUID_BYTES 16
-
-static int refuse(const struct column *c, struct err *e, const char *why)
-{
-    return err_set(e, ERR_DATA, "column %s (%s): %s", c->name,
-                   c->source_type ? c->source_type : type_kind_name(c->kind), why);
-}
+/* Bytes of a value in a message. */
+#define SHOWN_MAX 60
 
 bool my_type_is(const struct column *c, const char *name)
 {
@@ -34,6 +30,26 @@ bool my_type_is(const struct column *c, const char *name)
 
     return c->source_type && strncasecmp(c->source_type, name, n) == 0 &&
            !isalnum((unsigned char)c->source_type[n]);
+}
+
+static int refuse(const struct column *c, const char *data, size_t len, struct err *e,
+                  const char *why)
+{
+    bool raw = c->kind == TYPE_BYTES || my_type_is(c, "binary") || !data;
+    int shown = raw ? 0 : len > SHOWN_MAX ? SHOWN_MAX : (int)len;
+
+    /* Whole characters. */
+    while (shown > 0 && (size_t)shown < len && ((unsigned char)data[shown] & 0xc0) == 0x80)
+        shown--;
+    return err_set(e, ERR_DATA, "column \"%s\" (%s): %.*s%s%s", c->name,
+                   c->source_type ? c->source_type : type_kind_name(c->kind), shown,
+                   raw ? "" : data, raw ? "" : ": ", why);
+}
+
+static int refuse_value(const struct column *c, const struct value *v, struct err *e,
+                        const char *why)
+{
+    return refuse(c, v->state == VALUE_SET ? v->data : NULL, v->len, e, why);
 }
 
 /* ---- numbers ---- */
@@ -57,7 +73,7 @@ static bool is_decimal(const char *s, size_t len)
 static int add_integer(struct buf *b, const struct column *c, const struct value *v, struct err *e)
 {
     if (!is_decimal(v->data, v->len) || memchr(v->data, '.', v->len))
-        return refuse(c, e, "not an integer");
+        return refuse_value(c, v, e, "not an integer");
     buf_add(b, v->data, v->len);
     return 0;
 }
@@ -72,7 +88,7 @@ static int add_decimal(struct buf *b, const struct column *c, const struct value
     const char *last = end;
 
     if (!is_decimal(v->data, v->len))
-        return refuse(c, e, "not a number that this server has");
+        return refuse_value(c, v, e, "not a number that this server has");
     p += *p == '-';
     while (p < end && *p == '0')
         p++;
@@ -80,9 +96,9 @@ static int add_decimal(struct buf *b, const struct column *c, const struct value
     while (point && last > point + 1 && last[-1] == '0')
         last--;
     if (point && (size_t)(last - point - 1) > scale && c->precision > 0)
-        return refuse(c, e, "more digits behind the point than the column keeps");
+        return refuse_value(c, v, e, "more digits behind the point than the column keeps");
     if ((size_t)((point ? point : end) - p) > precision - (scale < precision ? scale : precision))
-        return refuse(c, e, "more digits than the column keeps");
+        return refuse_value(c, v, e, "more digits than the column keeps");
     buf_add(b, v->data, v->len);
     return 0;
 }
@@ -95,14 +111,14 @@ static int add_float(struct buf *b, const struct column *c, const struct value *
     double d;
 
     if (v->len == 0 || v->len >= sizeof(text))
-        return refuse(c, e, "not a number");
+        return refuse_value(c, v, e, "not a number");
     memcpy(text, v->data, v->len);
     text[v->len] = '\0';
     d = c->kind == TYPE_FLOAT32 ? (double)strtof(text, &end) : strtod(text, &end);
     if (*end || !isfinite(d))
-        return refuse(c, e, "neither NaN nor infinity can be held here");
+        return refuse_value(c, v, e, "neither NaN nor infinity can be held here");
     if (d == 0 && signbit(d))
-        return refuse(c, e, "a negative zero cannot be held here");
+        return refuse_value(c, v, e, "a negative zero cannot be held here");
     buf_addf(b, "%.16e", d);
     return 0;
 }
@@ -173,7 +189,7 @@ static bool keeps_fraction(const struct column *c, size_t time_len)
 static int add_date(struct buf *b, const struct column *c, const struct value *v, struct err *e)
 {
     if (v->len != 10 || !is_date(v->data, v->len))
-        return refuse(c, e, "not a date of the years 1 to 9999");
+        return refuse_value(c, v, e, "not a date of the years 1 to 9999");
     buf_addf(b, "DATE'%.10s'", v->data);
     return 0;
 }
@@ -183,9 +199,9 @@ static int add_time(struct buf *b, const struct column *c, const struct value *v
     size_t n = time_length(v->data, v->len);
 
     if (n == 0)
-        return refuse(c, e, "not a time of a day");
+        return refuse_value(c, v, e, "not a time of a day");
     if (!keeps_fraction(c, n))
-        return refuse(c, e, "more digits of a second than the column keeps");
+        return refuse_value(c, v, e, "more digits of a second than the column keeps");
     buf_addf(b, "TIME'%.*s'", (int)n, v->data);
     return 0;
 }
@@ -197,18 +213,18 @@ static int add_moment(struct buf *b, const struct column *c, const struct value 
 
     if (c->kind == TYPE_TIMESTAMPTZ) {
         if (len < 3 || memcmp(v->data + len - 3, "+00", 3) != 0)
-            return refuse(c, e, "not a moment of the years 1 to 9999 in UTC");
+            return refuse_value(c, v, e, "not a moment of the years 1 to 9999 in UTC");
         len -= 3;
     }
     if (len < 19 || !is_date(v->data, len) || v->data[10] != ' ')
-        return refuse(c, e, "not a moment of the years 1 to 9999");
+        return refuse_value(c, v, e, "not a moment of the years 1 to 9999");
     n = time_length(v->data + 11, len - 11);
     if (n == 0 || two(v->data + 11) > 23)
-        return refuse(c, e, "not a moment of the years 1 to 9999");
+        return refuse_value(c, v, e, "not a moment of the years 1 to 9999");
     if (!keeps_fraction(c, n))
-        return refuse(c, e, "more digits of a second than the column keeps");
+        return refuse_value(c, v, e, "more digits of a second than the column keeps");
     if (my_type_is(c, "timestamp") && memcmp(v->data, "1970-01-01 00:00:01", 19) < 0)
-        return refuse(c, e, "before what a TIMESTAMP holds (1970-01-01 00:00:01)");
+        return refuse_value(c, v, e, "before what a TIMESTAMP holds (1970-01-01 00:00:01)");
     buf_addf(b, "TIMESTAMP'%.*s'", (int)(11 + n), v->data);
     return 0;
 }
@@ -239,11 +255,11 @@ static size_t type_bytes(const struct column *c)
 static int add_text(struct buf *b, const struct column *c, const struct value *v, struct err *e)
 {
     if (v->len > type_bytes(c))
-        return refuse(c, e, "longer than the column");
+        return refuse_value(c, v, e, "longer than the column");
     if (c->kind == TYPE_TEXT && c->length > 0 && characters(v->data, v->len) > (size_t)c->length)
-        return refuse(c, e, "longer than the column");
+        return refuse_value(c, v, e, "longer than the column");
     if (c->kind == TYPE_TEXT && v->len && v->data[v->len - 1] == ' ' && my_type_is(c, "char"))
-        return refuse(c, e, "ends in a blank, which a CHAR column does not keep");
+        return refuse_value(c, v, e, "ends in a blank, which a CHAR column does not keep");
     my_literal(b, v->data, v->len);
     return 0;
 }
@@ -268,9 +284,9 @@ static void add_raw(struct buf *b, const char *data, size_t len)
 static int add_bytes(struct buf *b, const struct column *c, const struct value *v, struct err *e)
 {
     if (v->len > type_bytes(c) || (c->length > 0 && v->len > (size_t)c->length))
-        return refuse(c, e, "longer than the column");
+        return refuse_value(c, v, e, "longer than the column");
     if (c->length > 0 && v->len < (size_t)c->length && my_type_is(c, "binary"))
-        return refuse(c, e, "shorter than the column, which would fill it up with zeros");
+        return refuse_value(c, v, e, "shorter than the column, which would fill it up with zeros");
     add_raw(b, v->data, v->len);
     return 0;
 }
@@ -305,7 +321,7 @@ static int add_uuid(struct buf *b, const struct column *c, const struct value *v
     size_t n = 0;
 
     if (!is_uuid(v->data, v->len))
-        return refuse(c, e, "not a UUID");
+        return refuse_value(c, v, e, "not a UUID");
     if (!my_type_is(c, "binary")) {
         my_literal(b, v->data, v->len);
         return 0;
@@ -322,7 +338,7 @@ static int add_uuid(struct buf *b, const struct column *c, const struct value *v
 static int add_bool(struct buf *b, const struct column *c, const struct value *v, struct err *e)
 {
     if (v->len != 1 || (v->data[0] != 't' && v->data[0] != 'f'))
-        return refuse(c, e, "neither true nor false");
+        return refuse_value(c, v, e, "neither true nor false");
     buf_addc(b, v->data[0] == 't' ? '1' : '0');
     return 0;
 }
@@ -347,7 +363,7 @@ int my_value_literal(struct buf *out, const struct column *here, const struct va
     if (v->state == VALUE_SET)
         return add[here->kind](out, here, v, e);
     if (here->not_null)
-        return refuse(here, e, "NULL in a column that takes none");
+        return refuse_value(here, v, e, "NULL in a column that takes none");
     buf_adds(out, "NULL");
     return 0;
 }
@@ -420,12 +436,12 @@ static int read_float(struct arena *a, const struct column *c, const char *text,
     double d;
 
     if (len >= sizeof(number))
-        return refuse(c, e, "not a number");
+        return refuse(c, text, len, e, "not a number");
     memcpy(number, text, len);
     number[len] = '\0';
     d = strtod(number, NULL);
     if (c->kind == TYPE_FLOAT32 && (double)(float)d != d)
-        return refuse(c, e, "more digits than a float of four bytes has");
+        return refuse(c, text, len, e, "more digits than a float of four bytes has");
     return put(a, shortest, binlog_float_text(d, c->kind == TYPE_FLOAT32, shortest), "", out);
 }
 
@@ -435,7 +451,7 @@ static int read_moment(struct arena *a, const struct column *c, const char *text
     size_t n = len > 11 ? time_length(text + 11, len - 11) : 0;
 
     if (n == 0 || !is_date(text, len))
-        return refuse(c, e, "a zero or impossible date");
+        return refuse(c, text, len, e, "a zero or impossible date");
     return put(a, text, 11 + n, c->kind == TYPE_TIMESTAMPTZ ? "+00" : "", out);
 }
 
@@ -455,7 +471,7 @@ static int read_uuid(struct arena *a, const struct column *c, const char *text, 
         return put(a, canonical, n, "", out);
     }
     if (!is_uuid(text, len))
-        return refuse(c, e, "not a UUID");
+        return refuse(c, text, len, e, "not a UUID");
     for (n = 0; n < len; n++)
         canonical[n] = (char)tolower((unsigned char)text[n]);
     return put(a, canonical, n, "", out);
@@ -465,7 +481,7 @@ static int read_bool(const struct column *c, const char *text, size_t len, struc
                      struct err *e)
 {
     if (len != 1 || (text[0] != '0' && text[0] != '1'))
-        return refuse(c, e, "neither 0 nor 1 in a boolean");
+        return refuse(c, text, len, e, "neither 0 nor 1 in a boolean");
     out->data = text[0] == '1' ? "t" : "f";
     out->len = 1;
     return 0;
@@ -492,18 +508,18 @@ int my_value_borrow(struct arena *a, const struct column *here, const char *text
         return read_float(a, here, text, len, out, e);
     case TYPE_DATE:
         if (len != 10 || !is_date(text, len))
-            return refuse(here, e, "a zero or impossible date");
+            return refuse(here, text, len, e, "a zero or impossible date");
         return put(a, text, len, "", out);
     case TYPE_TIME:
         n = time_length(text, len);
-        return n ? put(a, text, n, "", out) : refuse(here, e, "not a time of a day");
+        return n ? put(a, text, n, "", out) : refuse(here, text, len, e, "not a time of a day");
     case TYPE_TIMESTAMP:
     case TYPE_TIMESTAMPTZ:
         return read_moment(a, here, text, len, out, e);
     case TYPE_UUID:
         return read_uuid(a, here, text, len, out, e);
     case TYPE_ENUM:
-        return len ? 0 : refuse(here, e, "no label (MySQL's 0, '')");
+        return len ? 0 : refuse(here, text, len, e, "no label (MySQL's 0, '')");
     default:
         return 0;
     }

@@ -54,6 +54,9 @@ void pg_statement_init(struct pg_statement *st);
 void pg_statement_release(struct pg_statement *st);
 /* False: no single statement is the change; pg_apply_row() knows how. */
 bool pg_statement_of(struct pg_statement *st, const struct change *c);
+/* Puts in front of e what was being done; where the server does not say which column's value it
+ * refuses (a NUL character in a text), names it. Returns -1. */
+int pg_change_failed(const struct change *c, struct err *e);
 struct pg_params pg_statement_params(const struct pg_statement *st);
 /* SET CONSTRAINTS ALL DEFERRED, once a transaction: a legal history may pass through rows that only
  * its end makes legal. */

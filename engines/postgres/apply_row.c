@@ -381,6 +381,21 @@ int pg_apply_defer(struct pg_db *db, struct err *e)
     return 0;
 }
 
+int pg_change_failed(const struct change *c, struct err *e)
+{
+    for (size_t i = 0; e && e->class == ERR_DATA && c->after && i < c->after->n; i++) {
+        const struct value *v = &c->after->v[i];
+        const struct column *column = &c->table->columns[i];
+
+        if (column->kind == TYPE_BYTES || v->state != VALUE_SET || !memchr(v->data, '\0', v->len))
+            continue;
+        err_set(e, ERR_DATA, "column \"%s\": it holds a NUL character, which no text here does",
+                column->name);
+        break;
+    }
+    return err_wrap(e, "%s of %s", change_op_name(c->op), table_label(c->table));
+}
+
 int pg_apply_row(struct db *base, const struct change *c, uint64_t *affected, struct err *e)
 {
     struct pg_db *db = pg_db_from(base);
@@ -392,5 +407,5 @@ int pg_apply_row(struct db *base, const struct change *c, uint64_t *affected, st
     if (pg_apply_defer(db, e) < 0)
         return -1;
     rc = run_change(db, c, affected, e);
-    return rc < 0 ? err_wrap(e, "%s of %s", change_op_name(c->op), table_label(c->table)) : 0;
+    return rc < 0 ? pg_change_failed(c, e) : 0;
 }

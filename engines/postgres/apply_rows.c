@@ -48,7 +48,7 @@ static int name_change(struct pipeline *p, struct err *e)
 {
     const struct change *c = p->changes[p->answered];
 
-    return err_wrap(e, "%s of %s", change_op_name(c->op), table_label(c->table));
+    return pg_change_failed(c, e);
 }
 
 static bool answer_good(const PGresult *res)
