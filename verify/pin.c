@@ -118,15 +118,20 @@ static int pin_source(struct pair *p, const struct migration *m, struct err *e)
     return rc;
 }
 
-/* Apply stands at the position: everything before it is applied, though the checkpoint may lie
- * lower, behind the last transaction. The snapshot is made by the connection that will read;
- * whether apply stood still until then is told by the snapshot itself, for what was applied and the
- * checkpoint are written in one transaction. 1: pinned, 0: apply has gone on, -1. */
-static int pin_standing(struct pair *p, const struct migration *m, struct err *e)
+/* Apply stands at the position: everything before it is applied and nothing behind it, wherever the
+ * checkpoint lies (`answer` says where: behind the last transaction before, or a marker after it).
+ * The snapshot is made by the connection that will read; whether apply stood still until then is
+ * told by the snapshot itself, for what was applied and the checkpoint are written in one
+ * transaction. 1: pinned, 0: apply has gone on, -1. */
+static int pin_standing(struct pair *p, const struct migration *m, const json_t *answer,
+                        struct err *e)
 {
     struct checkpoint seen;
+    struct position stands;
     int found;
 
+    if (fact_position(answer, "next", &stands, e) < 0)
+        return -1;
     if (migration_open_target(m, DB_READ, &p->target, e) < 0 ||
         p->target->engine->begin(p->target, e) < 0 ||
         p->target->engine->pin_target(p->target, p->target_snapshot, sizeof(p->target_snapshot),
@@ -136,7 +141,7 @@ static int pin_standing(struct pair *p, const struct migration *m, struct err *e
     if (found < 0 || request_clear(p->control, p->request, e) < 0)
         return -1;
     p->request[0] = '\0';
-    return found && position_cmp(seen.next, p->source.next) <= 0;
+    return found && position_cmp(seen.next, stands) == 0;
 }
 
 /* 1: pinned, 0: apply has passed the position, -1. */
@@ -158,8 +163,9 @@ static int pin_target(struct pair *p, const struct migration *m, struct err *e)
     if (rc <= 0)
         return rc;
     if (!m->target.engine->exports_snapshots) {
+        rc = pin_standing(p, m, body, e);
         json_decref(body);
-        return pin_standing(p, m, e);
+        return rc;
     }
     snapshot = fact_text(body, "snapshot");
     if (snapshot)
