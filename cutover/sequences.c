@@ -107,7 +107,7 @@ static int set_counterparts(struct cutover *c, const struct sequence_value *v,
 {
     struct db *db = c->opening;
     bool same_engine = c->closing->engine == db->engine;
-    const char *schema = migration_schema_there(c->r->m, v->schema);
+    const char *schema = migration_schema_there(c->m, v->schema);
     const struct sequence_value *named = same_engine ? by_name(there, schema, v->name) : NULL;
     struct sequence_value as_named = *v;
     int found = 0;
@@ -173,18 +173,40 @@ static void note_sequences(struct cutover *c, const struct sequence_list *l)
     note(c, "sequences", all);
 }
 
-int sequences_copy(struct cutover *c, struct err *e)
+/* The user's selection names what the original source has; of the other side, which may have other
+ * names, the planned tables are named. */
+static void select_both(struct cutover *c, struct arena *a, struct selection *closing,
+                        struct selection *opening)
 {
     const struct selection *s = &c->r->m->selection;
-    struct selection there_selected;
+    const char **labels = arena_zalloc(a, (c->tables.n + 1) * sizeof(*labels));
+    bool other = false;
+
+    if (!c->r->back) {
+        *closing = *s;
+        selection_there(s, &c->tables, a, opening);
+        return;
+    }
+    for (size_t i = 0; i < c->tables.n; i++) {
+        labels[i] = arena_strdup(a, table_label(c->tables.v[i]));
+        other = other || c->tables.v[i]->there;
+    }
+    *opening = *s;
+    *closing = other ? (struct selection){.include = labels, .ninclude = c->tables.n} : *s;
+}
+
+int sequences_copy(struct cutover *c, struct err *e)
+{
+    struct selection closing;
+    struct selection opening;
     struct arena a = ARENA_INIT;
     struct sequence_list from = {0};
     struct sequence_list there = {0};
     int rc = -1;
 
-    selection_there(s, &c->tables, &a, &there_selected);
-    if (c->closing->engine->sequences(c->closing, s, &a, &from, e) < 0 ||
-        c->opening->engine->sequences(c->opening, &there_selected, &a, &there, e) < 0)
+    select_both(c, &a, &closing, &opening);
+    if (c->closing->engine->sequences(c->closing, &closing, &a, &from, e) < 0 ||
+        c->opening->engine->sequences(c->opening, &opening, &a, &there, e) < 0)
         goto out;
     if (from.n > 0 && set_differing(c, &from, &there, e) < 0)
         goto out;
