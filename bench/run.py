@@ -22,6 +22,7 @@ from harness.base import Failure, Workdir, guarded, until  # noqa: E402
 from harness.ends import DATABASE, make_end  # noqa: E402
 from harness.lockstep import Lockstep, MemoryWatch  # noqa: E402
 
+PASSWORD = "bench-secret"  # of the rivals' superuser
 SCALES = {"full": {"scale": 20, "orders": 1_000_000, "u": 500, "t": 100_000},
           "small": {"scale": 2, "orders": 100_000, "u": 100, "t": 10_000}}
 ORDERS = """CREATE TABLE orders (id bigint PRIMARY KEY, customer int NOT NULL, status text,
@@ -123,8 +124,14 @@ class Bench:
             end = make_end(kind, self.workdir.path / f"servers{self.number}", side)
             self.cleanup.add(end.stop)
             end.start()
+            if kind == "postgres":
+                end.server.psql("postgres", input=f"ALTER ROLE postgres PASSWORD '{PASSWORD}'")
             ends.append(end)
         return ends
+
+    def uri(self, end):
+        """For a rival: over TCP, as lockstep goes, and not by the cheaper socket."""
+        return f"postgresql://postgres:{PASSWORD}@127.0.0.1:{end.server.port}/{DATABASE}"
 
     # ---- the copy ----
 
@@ -149,7 +156,7 @@ class Bench:
         for _ in range(self.args.rounds):
             self.fresh_target(target)
             lockstep = self.migration(source, target)
-            watch = MemoryWatch(lockstep.folder)
+            watch = MemoryWatch(lockstep.folder, every=0.5)
             began = time.monotonic()
             lockstep.start("--until", "caught-up")
             until("caught up", 600, lambda: not lockstep.alive(), every=0.02)
@@ -165,13 +172,12 @@ class Bench:
         self.report("snapshot: pgcopydb clone, 2 jobs", ours, theirs, 0.9)
         self.report("snapshot: COPY to COPY, 1 stream, no check", ours, limit, None)
         self.figure("snapshot: peak memory, lockstep",
-                    f"{max(v for k, v in peak.items() if k.startswith('lockstep')) / 1024:.1f} MiB")
+                    f"{peak[self.args.binary.name] / 1024:.1f} MiB")
         for end in (source, target):
             end.stop()
 
     def pgcopydb(self, source, target):
-        uris = [f"postgresql://postgres@/{DATABASE}?host={e.server.home}&port={e.server.port}"
-                for e in (source, target)]
+        uris = [self.uri(e) for e in (source, target)]
         folder = self.workdir.path / f"pgcopydb{time.monotonic_ns()}"
         return run(["pgcopydb", "clone", "--source", uris[0], "--target", uris[1], "--table-jobs",
                     "2", "--index-jobs", "2", "--split-tables-larger-than", "64 MB", "--dir",
@@ -200,7 +206,6 @@ class Bench:
         source.load([s % numbers for s in MY_TABLES])
         source.server.script(["CREATE USER loader@'%' IDENTIFIED BY 'loader'",
                               "GRANT SELECT ON shop.* TO loader@'%'"])
-        target.server.psql("postgres", input="ALTER ROLE postgres PASSWORD 'postgres'")
         ours, theirs = [], []
         for _ in range(self.args.rounds):
             self.fresh_target(target)
@@ -211,7 +216,7 @@ class Bench:
             script = self.workdir.path / "pgloader.load"
             script.write_text(
                 f"LOAD DATABASE FROM mysql://loader:loader@127.0.0.1:{source.server.port}/shop\n"
-                f"INTO postgresql://postgres:postgres@127.0.0.1:{target.server.port}/{DATABASE}\n"
+                f"INTO {self.uri(target)}\n"
                 "WITH include drop, create tables, create indexes, reset sequences, workers = 2,"
                 " concurrency = 1;\n")
             theirs.append(self.rows() / run(["pgloader", script]))
@@ -297,8 +302,7 @@ class Bench:
             "CREATE PUBLICATION builtin FOR TABLE pgbench_accounts, pgbench_branches,"
             " pgbench_tellers, pgbench_history, orders"))
         other.server.psql(DATABASE, input=(
-            f"CREATE SUBSCRIPTION builtin CONNECTION 'host={source.server.home} port="
-            f"{source.server.port} dbname={DATABASE} user=postgres' PUBLICATION builtin"))
+            f"CREATE SUBSCRIPTION builtin CONNECTION '{self.uri(source)}' PUBLICATION builtin"))
         until("the subscription has copied", 300, lambda: other.server.value(
             "SELECT bool_and(srsubstate = 'r') FROM pg_subscription_rel", DATABASE))
         other.server.psql(DATABASE, input="ALTER SUBSCRIPTION builtin DISABLE")
@@ -337,8 +341,8 @@ class Bench:
                 lockstep.roles["capture"].send_signal(signal.SIGTERM)
                 lockstep.roles["capture"].wait(20)
                 theirs.append(changes / run(
-                    [source.server.bin / "pg_recvlogical", "-h", source.server.home, "-p",
-                     source.server.port, "-U", "postgres", "-d", DATABASE, "-S", "rival", "--start",
+                    [source.server.bin / "pg_recvlogical", "-d", self.uri(source), "-S", "rival",
+                     "--start",
                      "-f", "/dev/null", "-o", "proto_version=1", "-o",
                      f"publication_names={publication}", "--endpos", lsn, "--no-loop"]))
                 self.until_caught_up(lockstep)
