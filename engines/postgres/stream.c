@@ -4,8 +4,8 @@
  * One normal course: stream_open looks at the slot (a gap is refused before anything is read),
  * starts the walsender at the journal's frontier, and stream_next hands out one message at a time,
  * borrowed until the next call. What is durable is told to the server by stream_ack, and with every
- * status message: each 10 s, whenever the server asks, and each second while nothing comes, asking
- * for an answer, so that an idle source's position goes on.
+ * status message: each 10 s, whenever the server asks, soon after news when nothing comes, and then
+ * each second, asking for an answer, so that an idle source's position goes on.
  *
  * A transaction whose first change is a row of lockstep.origin that names this migration is our own
  * (session.c): it is left out whole, and only its end is told, as a position. So BEGIN is told when
@@ -35,6 +35,8 @@
 
 #define STATUS_MS 10000
 #define IDLE_STATUS_MS 1000
+/* A quiet source hears that early what has become durable, and may let its log go. */
+#define QUIET_STATUS_MS 100
 #define POLL_SLICE_MS 50
 /* How much longer than asked for a call may go on while nothing of what comes is told. */
 #define SILENT_MS 50
@@ -75,6 +77,7 @@ struct stream {
     uint32_t truncate_group;
     uint64_t start;    /* where a new connection begins */
     uint64_t durable;  /* acknowledged by the caller */
+    uint64_t told;     /* of it, to the server */
     uint64_t reported; /* by EVENT_POSITION, EVENT_MARK or EVENT_COMMIT */
     int64_t status_at; /* when the last status message went out */
     bool status_due;
@@ -265,6 +268,7 @@ static int send_status(struct stream *s, bool ask, struct err *e)
         return pg_lost(s->log, "acknowledging", e);
     s->status_at = mono_ms();
     s->status_due = false;
+    s->told = s->durable;
     return pg_flush(s->log, e);
 }
 
@@ -671,6 +675,8 @@ static int send_due_status(struct stream *s, bool idle, struct err *e)
 
     if (s->status_due || age >= STATUS_MS || (idle && age >= IDLE_STATUS_MS))
         return send_status(s, idle, e);
+    if (idle && age >= QUIET_STATUS_MS && s->durable > s->told)
+        return send_status(s, false, e);
     return 0;
 }
 
