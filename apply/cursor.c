@@ -261,7 +261,8 @@ static int handle(struct cursor *c, const struct journal_record *jr, struct err 
 
 bool cursor_is_full(const struct cursor *c)
 {
-    size_t held = c->bytes > c->arena.used ? c->bytes : c->arena.used;
+    /* What rows and items take beside the values may be as much again. */
+    size_t held = c->bytes > c->arena.used / 2 ? c->bytes : c->arena.used / 2;
 
     if (c->discard || c->stopped || c->changed_table[0] || held >= c->m->batch_bytes)
         return true;
