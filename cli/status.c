@@ -13,28 +13,36 @@ struct looking {
     struct context x;
     struct db *target;
     struct db *source;
+    struct db *way; /* the target, as the way back's source */
     char trouble[ERR_MSG_MAX];
 };
 
 static void disconnect(struct looking *l)
 {
-    if (l->target)
-        l->target->engine->close(l->target);
-    if (l->source)
-        l->source->engine->close(l->source);
-    l->target = NULL;
-    l->source = NULL;
+    struct db **all[] = {&l->target, &l->source, &l->way};
+
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+        if (*all[i])
+            (*all[i])->engine->close(*all[i]);
+        *all[i] = NULL;
+    }
 }
 
 /* Only the target is needed: what is known of the migration stands there. */
 static int connect_ends(struct looking *l, struct err *e)
 {
+    struct arena a = ARENA_INIT;
+    struct migration mirror;
     struct err own = {0};
 
     if (!l->target && migration_open_target(&l->x.m, DB_CONTROL, &l->target, e) < 0)
         return -1;
     if (!l->source && migration_open_source(&l->x.m, DB_CONTROL, &l->source, &own) < 0)
         memcpy(l->trouble, own.msg, sizeof(l->trouble));
+    migration_mirror(&l->x.m, &a, &mirror);
+    if (!l->way)
+        migration_open_source(&mirror, DB_CONTROL, &l->way, &own);
+    arena_release(&a);
     return 0;
 }
 
@@ -48,7 +56,7 @@ static int look(struct cli *c, struct looking *l, bool watch, struct err *e)
     buf_init(&page, BUF_MAX_TEXT);
     if (connect_ends(l, e) < 0)
         goto out;
-    struct observe_ends ends = {&l->x.m, l->target, l->source, l->trouble};
+    struct observe_ends ends = {&l->x.m, l->target, l->source, l->trouble, l->way};
     if (observe(&ends, &a, &o, e) < 0)
         goto out;
     if (c->json) {

@@ -44,10 +44,18 @@ static json_t *text_json(const char *s)
 
 static json_t *way_json(const struct observed_way *w)
 {
+    json_t *parked;
+
     if (!w)
         return json_null();
-    return json_pack("{s:o, s:o, s:o}", "lag_bytes", count_json(w->lag_bytes), "consistent_up_to",
-                     text_json(w->consistent_up_to), "changes", count_json(w->changes));
+    parked = json_array();
+    for (size_t i = 0; i < w->nparked; i++)
+        json_array_append_new(parked, json_pack("{s:s, s:s}", "name", w->parked[i].name, "reason",
+                                                w->parked[i].reason));
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}", "lag_bytes", count_json(w->lag_bytes),
+                     "consistent_up_to", text_json(w->consistent_up_to), "changes",
+                     count_json(w->changes), "state", text_json(w->state), "retained_bytes",
+                     count_json(w->retained_bytes), "parked", parked);
 }
 
 json_t *observe_json(const struct observation *o)
@@ -74,6 +82,7 @@ json_t *observe_json(const struct observation *o)
         "changes", count_json(o->changes));
 
     json_object_set_new(all, "direction", text_json(o->direction));
+    json_object_set_new(all, "rolled_back", json_boolean(o->rolled_back));
     json_object_set_new(all, "way_back", way_json(o->way_back));
     return all;
 }
@@ -140,6 +149,8 @@ void observe_line(const struct observation *o, struct buf *out)
         if (strcmp(o->tables[i].lane, "parked") == 0)
             buf_addf(out, "  %s parked", o->tables[i].name);
     }
+    for (size_t i = 0; o->way_back && i < o->way_back->nparked; i++)
+        buf_addf(out, "  %s parked on the way back", o->way_back->parked[i].name);
 }
 
 static void add_bar(struct buf *out, double share)
@@ -183,6 +194,8 @@ const char *observe_next(const struct observation *o)
         if (strcmp(o->tables[i].lane, "parked") == 0)
             return "mend what the reason says, then lockstep tables resume NAME (or recopy NAME)";
     }
+    if (o->way_back && o->way_back->nparked && strcmp(o->direction, "back") == 0)
+        return "mend what the reason says, then lockstep tables resume NAME";
     if (strcmp(o->phase, "switched") == 0)
         return o->way_back
                    ? "lockstep finish, when the applications are content, or lockstep rollback"
@@ -204,11 +217,13 @@ void observe_page(const struct observation *o, bool bars, struct buf *out)
     if (o->consistent_up_to)
         buf_addf(out, "the target is consistent up to %s\n", o->consistent_up_to);
     if (o->way_back) {
-        buf_addf(out, "the way back%s: ",
-                 strcmp(o->direction, "back") == 0 ? ", which the changes travel now"
-                                                   : " stands ready");
+        const char *now = strcmp(o->direction, "back") == 0 ? ", which the changes travel now"
+                          : o->rolled_back                  ? " was taken"
+                                                            : " stands ready";
+        buf_addf(out, "the way back%s: ", now);
         buf_addf(out, "the source has the target's log up to %s", o->way_back->consistent_up_to);
         add_size(out, ", lag ", o->way_back->lag_bytes);
+        add_size(out, ", kept for it by the target ", o->way_back->retained_bytes);
         buf_addc(out, '\n');
     }
     if (o->retained_bytes != UNKNOWN_COUNT || o->journal_bytes != UNKNOWN_COUNT) {

@@ -77,6 +77,25 @@ static void add_lanes(struct buf *out, const struct observation *o)
     }
 }
 
+static void add_way_back(struct buf *out, const struct observed_way *w)
+{
+    if (!w)
+        return;
+    const struct metric simple[] = {
+        {"lockstep_way_back_lag_bytes", "gauge",
+         "Bytes of the target's log that are not carried back yet.", w->lag_bytes},
+        {"lockstep_way_back_changes_total", "counter", "Changes carried back to the source.",
+         w->changes},
+        {"lockstep_way_back_retained_bytes", "gauge",
+         "Bytes of log that the target keeps for the way back.", w->retained_bytes},
+        {"lockstep_way_back_parked", "gauge", "Tables that the way back does not carry now.",
+         (int64_t)w->nparked},
+    };
+
+    for (size_t i = 0; i < sizeof(simple) / sizeof(simple[0]); i++)
+        add_simple(out, &simple[i]);
+}
+
 void metrics_render(const struct page_about *about, const struct observation *o, struct buf *out)
 {
     head(out, "lockstep_up", "gauge", "1: the migration's facts can be read on the target.");
@@ -108,6 +127,7 @@ void metrics_render(const struct page_about *about, const struct observation *o,
         head(out, "lockstep_lag_seconds", "gauge", "Age of what the target shows.");
         buf_addf(out, "lockstep_lag_seconds %.3f\n", o->lag_seconds);
     }
+    add_way_back(out, o->way_back);
     add_lanes(out, o);
     add_per_table(out, o, "lockstep_table_rows_copied", "Rows copied by the snapshot.", rows_of);
     add_per_table(out, o, "lockstep_table_bytes_copied", "Bytes copied by the snapshot.", bytes_of);

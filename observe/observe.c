@@ -64,6 +64,7 @@ struct gather {
     struct arena *a;
     struct observation *out;
     struct err *e;
+    const char *back_state; /* of the way back's road, or NULL */
 };
 
 static void warn(struct gather *g, const char *text)
@@ -78,17 +79,22 @@ static void warn(struct gather *g, const char *text)
 }
 
 /* The way back's facts stand on the source; without it they are only not known. */
-static json_t *read_rollback(struct gather *g)
+static int read_rollback(struct db *source, json_t **body, struct err *e)
 {
-    struct db *db = g->ends->source;
-    json_t *body = NULL;
     bool exists;
-    struct err ignored;
 
-    if (db && db->engine->control_exists(db, &exists, &ignored) == 0 && exists &&
-        fact_read(db, "cutover", "back", &body, NULL, &ignored) < 0)
-        return NULL;
-    return body;
+    if (source->engine->control_exists(source, &exists, e) < 0)
+        return -1;
+    return exists && fact_read(source, "cutover", "back", body, NULL, e) < 0 ? -1 : 0;
+}
+
+/* f's texts are those of the two. */
+static void fill_switches(const json_t *cutover, const json_t *rollback, struct phase_facts *f)
+{
+    f->cutover = fact_text(cutover, "state");
+    f->rollback = fact_text(rollback, "state");
+    f->rolled_back = f->rollback && strcmp(f->rollback, "switched") == 0 &&
+                     fact_int(rollback, "epoch", 0) > fact_int(cutover, "epoch", 0);
 }
 
 /* Whoever writes on the side that is closed has come past its seal. */
@@ -111,22 +117,24 @@ static int gather_phase(struct gather *g)
 {
     struct db *db = g->ends->target;
     struct phase_facts f = {.begun = true};
-    json_t *rollback = read_rollback(g);
+    struct err ignored;
+    json_t *rollback = NULL;
     json_t *cutover = NULL;
     json_t *caught = NULL;
     json_t *finish = NULL;
     int rc = -1;
 
+    if (g->ends->source)
+        read_rollback(g->ends->source, &rollback, &ignored);
     if (fact_read(db, "cutover", "forward", &cutover, NULL, g->e) < 0 ||
         fact_read(db, "status", "caught_up", &caught, NULL, g->e) < 0 ||
         fact_read(db, "request", "finish", &finish, NULL, g->e) < 0 ||
         load_phase_get(db, &f.load, g->e) < 0)
         goto out;
-    f.cutover = fact_text(cutover, "state");
-    f.rollback = fact_text(rollback, "state");
-    f.rolled_back = f.rollback && strcmp(f.rollback, "switched") == 0 &&
-                    fact_int(rollback, "epoch", 0) > fact_int(cutover, "epoch", 0);
+    fill_switches(cutover, rollback, &f);
     g->out->direction = observe_is_back(&f) ? "back" : "forward";
+    g->out->rolled_back = f.rolled_back;
+    g->back_state = f.rollback ? arena_strdup(g->a, f.rollback) : NULL;
     if (observe_is_back(&f))
         warn_foreign(g, cutover);
     f.caught_up = fact_bool(caught, "reached");
@@ -313,6 +321,20 @@ static int gather_run(struct gather *g)
 
 /* ---- the way back ---- */
 
+static void add_parked(struct gather *g, struct observed_way *way, const struct lane_list *lanes)
+{
+    way->parked = arena_zalloc(g->a, (lanes->n + 1) * sizeof(*way->parked));
+    for (size_t i = 0; i < lanes->n; i++) {
+        const struct lane *lane = &lanes->v[i];
+        const char *reason = lane->reason ? lane->reason : "no reason was kept";
+
+        if (lane->state != LANE_PARKED)
+            continue;
+        way->parked[way->nparked++] = (struct observed_parked){lane->label, reason};
+        warn(g, arena_printf(g->a, "%s is parked on the way back: %s", lane->label, reason));
+    }
+}
+
 /* -1 only to leave off: what cannot be read is not known. */
 static int read_way(struct gather *g, struct observed_way *way, struct err *e)
 {
@@ -321,6 +343,7 @@ static int read_way(struct gather *g, struct observed_way *way, struct err *e)
     struct lane_list lanes;
     struct checkpoint c;
     struct position now;
+    struct retention kept;
     struct fact *facts;
     size_t n;
     char text[80];
@@ -340,11 +363,11 @@ static int read_way(struct gather *g, struct observed_way *way, struct err *e)
     way->consistent_up_to = arena_strdup(g->a, text);
     way->changes = (int64_t)c.changes;
     way->lag_bytes = (int64_t)from->engine->position_distance(c.next, now);
-    for (size_t i = 0; i < lanes.n; i++) {
-        if (lanes.v[i].state == LANE_PARKED)
-            warn(g, arena_printf(g->a, "%s is parked on the way back: %s", lanes.v[i].label,
-                                 lanes.v[i].reason ? lanes.v[i].reason : "no reason was kept"));
-    }
+    add_parked(g, way, &lanes);
+    way->state = g->back_state;
+    way->retained_bytes = UNKNOWN_COUNT;
+    if (g->ends->way && from->engine->retention(g->ends->way, g->a, &kept, e) == 0 && !kept.lost)
+        way->retained_bytes = (int64_t)kept.retained_bytes;
     return 0;
 }
 

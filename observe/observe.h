@@ -19,17 +19,27 @@ struct observed_table {
     double done;    /* 0 … 1: the share of its chunks that is copied */
 };
 
+struct observed_parked {
+    const char *name; /* schema.table, as the target calls it */
+    const char *reason;
+};
+
 /* Whatever is not known is NULL or UNKNOWN_COUNT, never 0. */
 /* The way back, from the checkpoint on its target (the source). */
 struct observed_way {
     int64_t lag_bytes;
     const char *consistent_up_to; /* of the target's log */
     int64_t changes;              /* carried back since it was made */
+    const char *state;            /* of its own road, as the cutover's states; NULL: not begun */
+    int64_t retained_bytes;       /* of log that the target keeps for it */
+    size_t nparked;               /* tables that it does not carry now */
+    struct observed_parked *parked;
 };
 
 struct observation {
     const char *phase;
     const char *direction; /* in which the applications' changes travel: forward, back */
+    bool rolled_back;      /* the applications went to the target and came back */
     const struct observed_way *way_back; /* NULL: there is none, or it cannot be read */
     size_t ntables;
     struct observed_table *tables;
@@ -51,6 +61,8 @@ struct observe_ends {
     struct db *target; /* DB_CONTROL */
     struct db *source; /* DB_CONTROL; NULL: cannot be reached now */
     const char *source_trouble;
+    struct db *way; /* the target again, opened as the way back's source; NULL: what it keeps for
+                       the way back is not known */
 };
 
 /* -1 only if the target cannot be read. */

@@ -47,6 +47,8 @@ struct watch {
     /* the thread's own */
     struct db *target;
     struct db *source;
+    struct db *way; /* opened when a way back has been seen */
+    struct migration mirror;
     int64_t next_source;
     char source_trouble[ERR_MSG_MAX];
 
@@ -144,13 +146,27 @@ static void test_source(struct watch *w)
     w->next_source = mono_ms() + SOURCE_RETRY_MS;
 }
 
+/* For the next look. One that has failed is made anew. */
+static void open_way(struct watch *w, const struct observation *o)
+{
+    struct err ignored;
+
+    if (w->way && (!o->way_back || o->way_back->retained_bytes == UNKNOWN_COUNT))
+        disconnect(&w->way);
+    else if (!w->way && o->way_back)
+        migration_open_source(&w->mirror, DB_CONTROL, &w->way, &ignored);
+}
+
 static int look(struct watch *w, struct arena *a, struct observation *o, struct err *e)
 {
     if (connect_ends(w, e) < 0)
         return -1;
     test_source(w);
-    struct observe_ends ends = {w->o.m, w->target, w->source, w->source_trouble};
-    return observe(&ends, a, o, e);
+    struct observe_ends ends = {w->o.m, w->target, w->source, w->source_trouble, w->way};
+    if (observe(&ends, a, o, e) < 0)
+        return -1;
+    open_way(w, o);
+    return 0;
 }
 
 static void remember(struct watch *w, const struct observation *o)
@@ -216,6 +232,7 @@ static void look_once(struct watch *w)
         memcpy(w->trouble, e.msg, sizeof(w->trouble));
         pthread_mutex_unlock(&w->lock);
         publish_all(w, NULL, e.msg);
+        disconnect(&w->way);
         disconnect(&w->target);
     }
     arena_release(&a);
@@ -243,6 +260,7 @@ static void *watch_main(void *arg)
         }
         nap_ms(TICK_MS);
     }
+    disconnect(&w->way);
     disconnect(&w->source);
     disconnect(&w->target);
     return NULL;
@@ -252,6 +270,7 @@ static void describe(struct watch *w)
 {
     const struct migration *m = w->o.m;
 
+    migration_mirror(m, &w->arena, &w->mirror);
     w->about = (struct page_about){
         .migration = m->name,
         .role = w->o.role,

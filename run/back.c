@@ -32,12 +32,17 @@ static int start_all(struct back *b, struct err *e)
     } table[BACK_STAGES] = {
         {RUN_CAPTURE, &stage_capture}, {RUN_APPLY, &stage_apply}, {RUN_APPLY, &stage_janitor}};
 
+    int rc = 0;
+
     atomic_store(&b->shared.quit, false);
-    for (size_t i = 0; i < BACK_STAGES; i++) {
-        if ((b->wanted & table[i].of) &&
-            stage_start(&b->stages[b->n++], table[i].ops, &b->shared, 0, e) < 0)
-            return -1;
+    pthread_mutex_lock(&b->lock);
+    for (size_t i = 0; rc == 0 && i < BACK_STAGES; i++) {
+        if (b->wanted & table[i].of)
+            rc = stage_start(&b->stages[b->n++], table[i].ops, &b->shared, 0, e);
     }
+    pthread_mutex_unlock(&b->lock);
+    if (rc < 0)
+        return -1;
     log_event(LOG_INFO, "run", "way-back-begins", "stages=%zu", b->n);
     return 0;
 }
@@ -56,7 +61,9 @@ static void stop_stages(struct back *b)
     }
     if (b->n && !b->hangs && b->facts)
         leases_release(&b->leases, b->facts);
+    pthread_mutex_lock(&b->lock);
     b->n = 0;
+    pthread_mutex_unlock(&b->lock);
 }
 
 /* ---- tending ---- */
@@ -201,15 +208,29 @@ static void *back_main(void *arg)
     return NULL;
 }
 
-int back_start(struct back *b, const struct migration *m, unsigned stages, struct err *e)
+void back_init(struct back *b, const struct migration *m, unsigned stages)
 {
-    int code;
-
     memset(b, 0, sizeof(*b));
     migration_mirror(m, &b->arena, &b->m);
     b->wanted = stages & (RUN_CAPTURE | RUN_APPLY);
     b->shared.m = &b->m;
     pthread_mutex_init(&b->lock, NULL);
+}
+
+bool back_is_well(struct back *b, char *why, size_t size)
+{
+    bool well;
+
+    pthread_mutex_lock(&b->lock);
+    well = stages_are_well(b->stages, b->n, " of the way back", why, size);
+    pthread_mutex_unlock(&b->lock);
+    return well;
+}
+
+int back_start(struct back *b, struct err *e)
+{
+    int code;
+
     if (!b->wanted)
         return 0;
     code = pthread_create(&b->thread, NULL, back_main, b);

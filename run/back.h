@@ -13,8 +13,8 @@ struct back {
     struct migration m; /* the mirror */
     unsigned wanted;    /* enum run_stages */
     struct stage_shared shared;
-    struct stage stages[BACK_STAGES];
-    size_t n; /* 0: they do not run */
+    struct stage stages[BACK_STAGES]; /* written with the lock, read by its writer without */
+    size_t n;                         /* 0: they do not run; likewise */
     struct leases leases;
     struct db *facts; /* of the way back: on the original source */
     int64_t next_renew;
@@ -32,7 +32,10 @@ struct back {
 };
 
 /* b must outlive the process's threads. */
-int back_start(struct back *b, const struct migration *m, unsigned stages, struct err *e);
+void back_init(struct back *b, const struct migration *m, unsigned stages);
+int back_start(struct back *b, struct err *e);
+/* From any thread; see stages_are_well(). */
+bool back_is_well(struct back *b, char *why, size_t size);
 /* -1: a stage is over, with its error. What ails the connection is tried again for ever. */
 int back_check(struct back *b, struct err *e);
 /* Asks all of it to end. */

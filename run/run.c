@@ -30,7 +30,6 @@
 #define LOOK_MS 1000
 #define JOIN_MS 12000
 #define RECONNECT_MS 1000
-#define UNHEALTHY_MS 30000
 #define STAGES_MAX (4 + 64)
 
 struct supervisor {
@@ -266,20 +265,9 @@ static int supervise(struct supervisor *s, struct err *e)
 static bool is_healthy(void *ctx, char *why, size_t size)
 {
     struct supervisor *s = ctx;
-    size_t n = atomic_load(&s->started);
 
-    for (size_t i = 0; i < n; i++) {
-        struct err trouble;
-        int64_t since;
-
-        stage_trouble(&s->stages[i], &trouble, &since);
-        if (!since || mono_ms() - since < UNHEALTHY_MS)
-            continue;
-        snprintf(why, size, "%s has been failing for %lld s: %.400s", s->stages[i].ops->name,
-                 (long long)(mono_ms() - since) / 1000, trouble.msg);
-        return false;
-    }
-    return true;
+    return stages_are_well(s->stages, atomic_load(&s->started), "", why, size) &&
+           back_is_well(&s->back, why, size);
 }
 
 static struct watch *open_page(struct supervisor *s)
@@ -313,13 +301,14 @@ int run_stages(const struct run_request *r, enum run_end *end, struct err *e)
     leases_init(&s.leases, r->m, r->stages);
     house_init(&s.house, r->m, r->stages, r->progress);
     s.ends_at = r->max_runtime_ms ? mono_ms() + r->max_runtime_ms : 0;
+    back_init(&s.back, r->m, r->stages);
     page = open_page(&s);
     if (migration_open_target(r->m, DB_CONTROL, &s.target, e) < 0)
         goto out;
     if (leases_take(&s.leases, s.target, e) < 0)
         goto out;
     publish_leases(&s);
-    if (start_all(&s, e) == 0 && back_start(&s.back, r->m, r->stages, e) == 0)
+    if (start_all(&s, e) == 0 && back_start(&s.back, e) == 0)
         rc = supervise(&s, e);
     /* The leases of stages that still hang are left to run out. */
     if (stop_all(&s) && s.target) {

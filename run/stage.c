@@ -11,6 +11,7 @@
 #include "snapshot/snapshot.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -21,6 +22,7 @@
 #define LEASE_NAP_MS 50
 /* A worker or the conductor may lose a claim once in a while; not all the time. */
 #define FENCED_TRIES 20
+#define UNWELL_MS 30000
 #define STACK_BYTES ((size_t)1024 * 1024)
 
 /* ---- the four stages ---- */
@@ -179,6 +181,22 @@ bool stage_trouble(struct stage *s, struct err *out, int64_t *since_ms)
     ended = s->ended;
     pthread_mutex_unlock(&s->lock);
     return ended;
+}
+
+bool stages_are_well(struct stage *stages, size_t n, const char *of, char *why, size_t size)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct err trouble;
+        int64_t since;
+
+        stage_trouble(&stages[i], &trouble, &since);
+        if (!since || mono_ms() - since < UNWELL_MS)
+            continue;
+        snprintf(why, size, "%s%s has been failing for %lld s: %.400s", stages[i].ops->name, of,
+                 (long long)(mono_ms() - since) / 1000, trouble.msg);
+        return false;
+    }
+    return true;
 }
 
 /* ---- the thread ---- */

@@ -68,6 +68,8 @@ bool stage_join(struct stage *s, int64_t deadline);
 /* Bytes copied so far. */
 uint64_t stage_bytes(struct stage *s);
 /* A copy of its present trouble; true if that is final. */
+/* False: one of them has been failing for longer than a restart of a server takes; why: which. */
+bool stages_are_well(struct stage *stages, size_t n, const char *of, char *why, size_t size);
 bool stage_trouble(struct stage *s, struct err *out, int64_t *since_ms);
 
 /* Is this class of error worth another try in this stage? (pure) */

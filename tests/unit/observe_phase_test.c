@@ -104,6 +104,29 @@ static void test_unknown_is_null(void **state)
     json_decref(json);
 }
 
+static void test_way_back(void **state)
+{
+    struct observed_parked parked = {"public.t", "a row is missing"};
+    struct observed_way way = {.lag_bytes = 7,
+                               .state = "drained",
+                               .retained_bytes = UNKNOWN_COUNT,
+                               .nparked = 1,
+                               .parked = &parked};
+    struct observation o = {.phase = "switched", .direction = "back", .way_back = &way};
+    json_t *json = observe_json(&o);
+    const json_t *w = json_object_get(json, "way_back");
+    const json_t *p = json_array_get(json_object_get(w, "parked"), 0);
+
+    assert_string_equal(json_string_value(json_object_get(w, "state")), "drained");
+    assert_true(json_is_null(json_object_get(w, "retained_bytes")));
+    assert_string_equal(json_string_value(json_object_get(p, "name")), "public.t");
+    assert_true(json_is_false(json_object_get(json, "rolled_back")));
+    json_decref(json);
+    assert_non_null(strstr(observe_next(&o), "tables resume"));
+    way.nparked = 0;
+    assert_non_null(strstr(observe_next(&o), "rollback"));
+}
+
 static void test_units(void **state)
 {
     char text[40];
@@ -123,7 +146,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_phases), cmocka_unit_test(test_phases_of_the_way_back),
         cmocka_unit_test(test_lag),    cmocka_unit_test(test_unknown_is_null),
-        cmocka_unit_test(test_units),
+        cmocka_unit_test(test_units),  cmocka_unit_test(test_way_back),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
