@@ -144,24 +144,24 @@ def foreign_keys(side):
 
 def order_key(number):
     """The uuid of a loaded order."""
-    h = hashlib.md5(f"order{number}".encode()).hexdigest()
+    h = hashlib.sha256(f"order{number}".encode()).hexdigest()[:32]  # MySQL 9 has no MD5
     return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}"
 
 
 # How each dialect says what the rows below need.
 DIALECT = (
-    {"md5uuid": "md5('order' || i)::uuid", "hexbytes": "decode(md5(i::text), 'hex')",
+    {"hashuuid": "left(encode(sha256(('order' || i)::bytea), 'hex'), 32)::uuid", "hexbytes": "decode(md5(i::text), 'hex')",
      "plus": "timestamp '{0}' + {1} * interval '1 second'", "day": "date '{0}' + ({1})::int",
      "text": "({0})::text", "div": "(({0}) / ({1}))", "json": "jsonb_build_object('{0}', {1})",
      "status": "(enum_range(NULL::order_status))[1 + (i % 5)]", "bool": "(i % {0}) = 0",
      "long": "repeat(md5(i::text), {0})", "cat": "{0} || {1}"},
-    {"md5uuid": "INSERT(INSERT(INSERT(INSERT(MD5(CONCAT('order', i)), 21, 0, '-'), 17, 0, '-'), 13,"
-                " 0, '-'), 9, 0, '-')", "hexbytes": "UNHEX(MD5(i))",
+    {"hashuuid": "INSERT(INSERT(INSERT(INSERT(LEFT(SHA2(CONCAT('order', i), 256), 32), 21, 0, '-'), 17, 0, '-'), 13,"
+                " 0, '-'), 9, 0, '-')", "hexbytes": "UNHEX(LEFT(SHA2(i, 256), 32))",
      "plus": "TIMESTAMPADD(SECOND, {1}, TIMESTAMP'{0}')",
      "day": "TIMESTAMPADD(DAY, {1}, DATE'{0}')", "text": "CAST({0} AS CHAR)",
      "div": "(({0}) DIV ({1}))", "json": "CONCAT('{{\"{0}\": ', {1}, '}}')",
      "status": "ELT(1 + (i % 5), 'new', 'paid', 'packed', 'shipped', 'returned')",
-     "bool": "(i % {0}) = 0", "long": "REPEAT(MD5(i), {0})", "cat": "CONCAT({0}, {1})"},
+     "bool": "(i % {0}) = 0", "long": "REPEAT(LEFT(SHA2(i, 256), 32), {0})", "cat": "CONCAT({0}, {1})"},
 )
 
 
@@ -210,7 +210,7 @@ def rows(orders, scale, side):
               f("hexbytes"), f("day", "2024-01-01", "i % 700"), "i % 50",
               f"CASE WHEN i % 4 = 0 THEN {f('long', 280)} END"], 1, products),
         fill("orders", "id|number|customer|status|placed|changed|total|discount|details|digest|note",
-             [f("md5uuid"), "i", f"1 + i % {customers}", f("status"), placed,
+             [f("hashuuid"), "i", f"1 + i % {customers}", f("status"), placed,
               f"CASE WHEN i % 3 = 0 THEN {plus.format('2025-06-01 00:00:00', 'i')} END",
               "(i % 100000) / 100.0", "CASE WHEN i % 10 = 0 THEN i / 1000.0 END",
               f"CASE WHEN i % 2 = 0 THEN {f('json', 'channel', 'i % 3')} END",
@@ -247,7 +247,7 @@ def rows(orders, scale, side):
         f"INSERT INTO {quote('settings', side)} VALUES ('empty', ''), ('null', NULL), ('dot', '.')",
     ]
     items = fill("order_items", "order_id|line|sku|quantity|price",
-                 [f("md5uuid"), "l", cat("'SKU-'", f("text", f"1 + (i + l) % {products}")), "1 + l",
+                 [f("hashuuid"), "l", cat("'SKU-'", f("text", f"1 + (i + l) % {products}")), "1 + l",
                   "i % 100"], 1, orders)
     lines = "(SELECT 1 AS l UNION ALL SELECT 2) twice"
     if side == POSTGRES:
