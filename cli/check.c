@@ -61,7 +61,7 @@ static int check_types(struct checking *k, struct db *db, const struct table_lis
 
     if (convert_plan(&k->x->m, db, tables, &k->arena, &conversion, e) < 0)
         return as_finding(k, "source", e);
-    if (!k->started && convert_values(&k->x->m, &conversion, db, &k->arena, e) < 0)
+    if (!k->started && convert_values(&conversion, db, &k->arena, e) < 0)
         return as_finding(k, "source", e);
     for (size_t i = 0; i < conversion.findings.n; i++) {
         const struct finding *f = &conversion.findings.v[i];

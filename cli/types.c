@@ -24,7 +24,7 @@ struct sample {
     const char *why; /* the type itself is refused, and why it stands here */
 };
 
-static const char *const labels[] = {"new", "it's", "a,b"};
+static const char *const labels[] = {"new", "it's", "a,b", "gr\xc3\xbcn", "b\\c"};
 
 static const struct sample from_postgres[] = {
     {"boolean", NULL, TYPE_BOOL, .exact = {"true", "false"}},
@@ -76,7 +76,8 @@ static const struct sample from_postgres[] = {
                "(repeat('[', 60) || repeat(']', 60))::json"}},
     {"jsonb", NULL, TYPE_JSON,
      .exact = {"'{}'", "'{\"b\": 1, \"a\": [1.10, null]}'", "'12345678901234567890.5'"}},
-    {"mood", "public.mood", TYPE_ENUM, .exact = {"'new'", "'it''s'", "'a,b'"}},
+    {"mood", "public.mood", TYPE_ENUM,
+     .exact = {"'new'", "'it''s'", "'a,b'", "'gr\xc3\xbcn'", "'b\\c'"}},
     {"numeric", NULL, TYPE_DECIMAL, .why = "without a declared precision it could be rounded"},
     {"integer[]", NULL, TYPE_OTHER, .why = "an array"},
     {"interval", NULL, TYPE_OTHER, .why = "no counterpart"},
@@ -85,6 +86,7 @@ static const struct sample from_postgres[] = {
 
 static const struct sample from_mysql[] = {
     {"tinyint", "tinyint(4)", TYPE_INT16, .exact = {"-128", "0", "127"}},
+    {"tinyint(1)", NULL, TYPE_INT16, .exact = {"0", "1", "2", "-128"}},
     {"tinyint unsigned", "tinyint(3) unsigned", TYPE_INT16, .exact = {"0", "255"}},
     {"smallint", "smallint(6)", TYPE_INT16, .exact = {"-32768", "32767"}},
     {"smallint unsigned", "smallint(5) unsigned", TYPE_INT32, .exact = {"0", "65535"}},
@@ -107,11 +109,19 @@ static const struct sample from_mysql[] = {
     {"varchar(10)", NULL, TYPE_TEXT, .length = 10,
      .exact = {"''", "'a '", "REPEAT('\xf0\x9f\x98\x80', 10)", "'\\\\ '' \"'"},
      .unfit = {"CONCAT('a', CHAR(0))"}},
-    {"char(10)", NULL, TYPE_TEXT, .length = 10, .exact = {"''", "'a'", "'1234567890'"}},
+    {"varchar(10) CHARACTER SET utf8mb3", "varchar(10)", TYPE_TEXT, .length = 10,
+     .exact = {"''", "REPEAT('\xe2\x82\xac', 10)"}},
+    {"varchar(10) CHARACTER SET ascii", "varchar(10)", TYPE_TEXT, .length = 10,
+     .exact = {"' a'", "'0123456789'"}},
+    {"char(10)", NULL, TYPE_TEXT, .length = 10, .exact = {"''", "'a'", "' a'", "'1234567890'"}},
+    {"char(36)", NULL, TYPE_TEXT, .length = 36,
+     .exact = {"'A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11'"}},
     {"text", NULL, TYPE_TEXT, .exact = {"''", "' '", "'a '", "'\\t\\n\\r'", "REPEAT('x', 65535)"},
      .unfit = {"CHAR(0)"}},
     {"longtext", NULL, TYPE_TEXT, .exact = {"''", "REPEAT('y', 70000)"}, .unfit = {"CHAR(0)"}},
     {"binary(4)", NULL, TYPE_BYTES, .length = 4, .exact = {"X'00000000'", "X'61200000'", "'ab'"}},
+    {"binary(16)", NULL, TYPE_BYTES, .length = 16,
+     .exact = {"X'A0EEBC999C0B4EF8BB6D6BB9BD380A00'"}},
     {"varbinary(10)", NULL, TYPE_BYTES, .length = 10, .exact = {"''", "X'00'", "X'FF00275C20'"}},
     {"blob", NULL, TYPE_BYTES, .exact = {"''", "X'00'", "REPEAT(X'00FF', 32767)"}},
     {"longblob", NULL, TYPE_BYTES, .exact = {"''", "REPEAT(X'5C27', 40000)"}},
@@ -136,8 +146,8 @@ static const struct sample from_mysql[] = {
      .unfit = {"'-00:00:00.000001'", "'838:59:59'"}},
     {"json", "longtext", TYPE_JSON,
      .exact = {"'{}'", "'{\"b\": 1, \"a\" : [1.10, null]}'", "'1e400'"}},
-    {"enum('new','it''s','a,b')", NULL, TYPE_ENUM, .exact = {"'new'", "'it''s'", "'a,b'"},
-     .unfit = {"0"}},
+    {"enum('new','it''s','a,b','gr\xc3\xbcn','b\\\\c')", NULL, TYPE_ENUM,
+     .exact = {"'new'", "'it''s'", "'a,b'", "'gr\xc3\xbcn'", "'b\\\\c'"}, .unfit = {"0"}},
     {"varchar(10) CHARACTER SET latin1", "varchar(10)", TYPE_OTHER,
      .why = "a character set other than utf8mb4, utf8mb3, ascii"},
     {"set('a','b')", NULL, TYPE_OTHER, .why = "no counterpart"},
@@ -157,7 +167,14 @@ static const struct direction {
      sizeof(from_postgres) / sizeof(from_postgres[0])},
     {"MariaDB and MySQL to PostgreSQL", "mysql", "postgres", from_mysql,
      sizeof(from_mysql) / sizeof(from_mysql[0])},
+    {"Between two MariaDB or MySQL servers", "mysql", "mysql", from_mysql,
+     sizeof(from_mysql) / sizeof(from_mysql[0])},
 };
+
+static bool is_native(const struct direction *d)
+{
+    return strcmp(d->from, d->to) == 0;
+}
 
 /* What the target's driver says of the sample. */
 static void judge(const struct direction *d, const struct sample *s, struct arena *a,
@@ -179,7 +196,30 @@ static void judge(const struct direction *d, const struct sample *s, struct aren
     c->fraction = s->fraction;
     def.row_chars = (size_t)s->length;
     def.unfit = s->why && s->kind == TYPE_OTHER ? s->why : NULL;
-    context_engine(d->to)->column_for(&def, false, a, to, out);
+    context_engine(d->to)->column_for(&def, is_native(d), a, to, out);
+}
+
+struct values {
+    const char *exact[2 * VALUES_MAX + 1];
+    const char *unfit[VALUES_MAX + 1];
+};
+
+static void append(const char **to, const char *const *from)
+{
+    while (*to)
+        to++;
+    for (size_t i = 0; i < VALUES_MAX && from[i]; i++)
+        to[i] = from[i];
+}
+
+/* What a text of the other engine does not hold, one of the same does. */
+static struct values values_of(const struct direction *d, const struct sample *s)
+{
+    struct values v = {0};
+
+    append(v.exact, s->exact);
+    append(is_native(d) && s->kind == TYPE_TEXT ? v.exact : v.unfit, s->unfit);
+    return v;
 }
 
 /* ---- the page ---- */
@@ -191,7 +231,7 @@ static const char *joined(struct arena *a, const char *const *values)
     const char *text;
 
     buf_init(&b, BUF_MAX_TEXT);
-    for (size_t i = 0; i < VALUES_MAX && values[i]; i++) {
+    for (size_t i = 0; values[i]; i++) {
         const char *fence = strchr(values[i], '`') ? "``" : "`";
 
         buf_addf(&b, "%s%s", i ? ", " : "", fence);
@@ -220,9 +260,11 @@ static void print_direction(const struct direction *d, struct arena *a)
     printf("\nValues at the bounds:\n\n| type | arrive exactly, and come back | refused by `check`,"
            " park the table in the stream |\n|---|---|---|\n");
     for (size_t i = 0; i < d->n; i++) {
+        struct values v = values_of(d, &d->samples[i]);
+
         if (!d->samples[i].why)
-            printf("| %s | %s | %s |\n", d->samples[i].declared, joined(a, d->samples[i].exact),
-                   joined(a, d->samples[i].unfit));
+            printf("| %s | %s | %s |\n", d->samples[i].declared, joined(a, v.exact),
+                   joined(a, v.unfit));
     }
 }
 
@@ -236,7 +278,8 @@ static void print_page(struct arena *a)
          "*conditional*: those that meet the condition do; any other is refused, by `check` or by "
          "parking the table, never altered. *lossy*, *none*: the table is refused by name. A "
          "column of a type that does not stand here is refused by name, too. Between two servers "
-         "of one engine every type stays what it is.");
+         "of one engine every type stays what it is; between two PostgreSQL servers that goes for "
+         "all its types.");
     for (size_t i = 0; i < sizeof(directions) / sizeof(directions[0]); i++) {
         if (context_engine(directions[i].to))
             print_direction(&directions[i], a);
@@ -249,7 +292,7 @@ static json_t *texts(const char *const *values)
 {
     json_t *list = json_array();
 
-    for (size_t i = 0; i < VALUES_MAX && values[i]; i++)
+    for (size_t i = 0; values[i]; i++)
         json_array_append_new(list, json_string(values[i]));
     return list;
 }
@@ -267,6 +310,7 @@ static json_t *directions_json(struct arena *a)
         types = json_array();
         for (size_t k = 0; k < d->n; k++) {
             const struct sample *s = &d->samples[k];
+            struct values values = values_of(d, s);
             struct verdict v;
             struct column to;
 
@@ -275,7 +319,7 @@ static json_t *directions_json(struct arena *a)
                 types, json_pack("{s:s, s:s, s:s, s:s, s:s?, s:o, s:o}", "declared", s->declared,
                                  "target_type", to.source_type, "forward", fidelity_name(v.forward),
                                  "back", fidelity_name(v.back), "condition", v.condition, "exact",
-                                 texts(s->exact), "unfit", texts(s->unfit)));
+                                 texts(values.exact), "unfit", texts(values.unfit)));
         }
         json_array_append_new(
             list, json_pack("{s:s, s:s, s:o}", "from", d->from, "to", d->to, "types", types));

@@ -159,10 +159,9 @@ int convert_plan(const struct migration *m, struct db *source, const struct tabl
     return 0;
 }
 
-int convert_values(const struct migration *m, struct conversion *c, struct db *source,
-                   struct arena *a, struct err *e)
+int convert_values(struct conversion *c, struct db *source, struct arena *a, struct err *e)
 {
-    if (!c->needed || migration_is_native(m) || !source->engine->unfit_values)
+    if (!c->needed || !source->engine->unfit_values)
         return 0;
     for (size_t i = 0; i < c->def.n; i++) {
         if (source->engine->unfit_values(source, &c->def.tables[i], c->verdicts[i], a, &c->findings,

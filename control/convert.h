@@ -22,8 +22,7 @@ int convert_plan(const struct migration *m, struct db *source, const struct tabl
                  struct arena *a, struct conversion *out, struct err *e);
 /* Reads the source's rows for values that do not meet the conditions, as far as its engine can;
  * adds to the findings. */
-int convert_values(const struct migration *m, struct conversion *c, struct db *source,
-                   struct arena *a, struct err *e);
+int convert_values(struct conversion *c, struct db *source, struct arena *a, struct err *e);
 /* ERR_REFUSED with the first fatal finding, if there is one. */
 int convert_refuse(const struct conversion *c, struct err *e);
 /* The tables as they will stand on the target; the given ones where nothing is converted. */

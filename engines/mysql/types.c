@@ -201,6 +201,19 @@ static void declare(const struct column_def *from, struct arena *a, struct colum
     }
 }
 
+/* The type stays what it is; but a value that its kind does not have cannot travel. */
+static struct verdict native_verdict(const struct column_def *from, const struct rule *r)
+{
+    enum type_kind kind = from->column->kind;
+
+    if (from->unfit)
+        return (struct verdict){FIDELITY_NONE, FIDELITY_NONE, from->unfit};
+    if (kind == TYPE_DATE || kind == TYPE_TIMESTAMP || kind == TYPE_TIMESTAMPTZ ||
+        kind == TYPE_TIME || kind == TYPE_ENUM)
+        return (struct verdict){FIDELITY_CONDITION, FIDELITY_CONDITION, r->back};
+    return (struct verdict){FIDELITY_EXACT, FIDELITY_EXACT, NULL};
+}
+
 void my_column_for(const struct column_def *from, bool native, struct arena *a, struct column *to,
                    struct verdict *out)
 {
@@ -211,10 +224,8 @@ void my_column_for(const struct column_def *from, bool native, struct arena *a, 
     const char *refused;
 
     *to = *c;
-    *out = (struct verdict){FIDELITY_EXACT, FIDELITY_EXACT, NULL};
     if (native) {
-        if (from->unfit)
-            *out = (struct verdict){FIDELITY_NONE, FIDELITY_NONE, from->unfit};
+        *out = native_verdict(from, r);
         return;
     }
     refused = refusal(from, r);

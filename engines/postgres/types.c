@@ -9,6 +9,7 @@
 #define NUMERIC_PRECISION_MAX 1000
 
 #define NO_ZERO "no zero date (0000-00-00, or a month, day or year of 0)"
+#define FINITE "no NaN, no infinity, no negative zero"
 #define BACK_YEARS "years 1 to 9999, no infinity"
 
 /* %T in a type: its declared size. The conditions: NULL is exact; %s is the source's type. */
@@ -24,8 +25,8 @@ static const struct rule {
     {TYPE_INT16, "smallint", "smallint", NULL, NULL, "what %s holds"},
     {TYPE_INT32, "integer", "int", NULL, NULL, "what %s holds"},
     {TYPE_INT64, "bigint", "bigint", NULL, NULL, "what %s holds"},
-    {TYPE_FLOAT32, "real", "float", NULL, "no NaN, no infinity", "what %s holds"},
-    {TYPE_FLOAT64, "double precision", "double", NULL, "no NaN, no infinity", "what %s holds"},
+    {TYPE_FLOAT32, "real", "float", NULL, FINITE, "what %s holds"},
+    {TYPE_FLOAT64, "double precision", "double", NULL, FINITE, "what %s holds"},
     {TYPE_DECIMAL, "numeric", "decimal", NULL, "no NaN", "what %s holds"},
     {TYPE_TEXT, "text", "varchar", "no NUL character, less than 1 GiB", NULL, "what %s holds"},
     {TYPE_BYTES, "bytea", NULL, "less than 1 GiB", "as many bytes as %s holds", NULL},
