@@ -152,11 +152,11 @@ static bool known_charset(const char *name)
 
 static const char *unfit(const struct describing *d, const struct column *c, const char *charset)
 {
-    if (c->kind == TYPE_OTHER)
-        return "it is of none of the kinds that both engines have";
     if (charset && !known_charset(charset))
         return arena_printf(d->arena, "its character set is %s, not utf8mb4, utf8mb3 or ascii",
                             charset);
+    if (c->kind == TYPE_OTHER)
+        return "it is of none of the kinds that both engines have";
     if ((c->kind == TYPE_FLOAT32 || c->kind == TYPE_FLOAT64) && strchr(c->source_type, ','))
         return "a float with a declared size rounds what is written to it";
     return NULL;

@@ -1,0 +1,148 @@
+#!/usr/bin/python3
+"""What `check` must find unfit on a MariaDB server, by name and with what mends it: exit 3; and `run`
+refuses the same with exit 4 before anything has changed on either side.
+
+    mysql_refusals.py --binary FILE
+"""
+
+import argparse
+import pathlib
+import re
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from harness.base import Failure, Workdir, guarded  # noqa: E402
+from harness.ends import make_end  # noqa: E402
+from harness.lockstep import Lockstep  # noqa: E402
+
+FENCE = "fence: {accounts: ['app@%']}\n"
+TABLE = "CREATE TABLE shop.t (id int PRIMARY KEY, v varchar(20) CHARACTER SET utf8mb4)"
+
+
+class Case:
+    """Statements of root that make it unfit, what check must say, and what takes it back."""
+
+    def __init__(self, name, make, says, undo, config=FENCE, hold=None):
+        self.name, self.make, self.says, self.undo = name, make, says, undo
+        self.config, self.hold = config, hold
+
+
+CASES = [
+    Case("statement format", ["SET GLOBAL binlog_format = 'STATEMENT'"],
+         r"binlog_format.*SET GLOBAL binlog_format", ["SET GLOBAL binlog_format = 'ROW'"]),
+    Case("row image", ["SET GLOBAL binlog_row_image = 'MINIMAL'"],
+         r"binlog_row_image.*SET GLOBAL binlog_row_image", ["SET GLOBAL binlog_row_image = 'FULL'"]),
+    Case("row metadata", ["SET GLOBAL binlog_row_metadata = 'NO_LOG'"],
+         r"binlog_row_metadata.*SET GLOBAL binlog_row_metadata",
+         ["SET GLOBAL binlog_row_metadata = 'FULL'"]),
+    Case("replication right", ["REVOKE REPLICATION SLAVE ON *.* FROM lockstep@'%'"],
+         r"REPLICATION SLAVE.*GRANT", ["GRANT REPLICATION SLAVE ON *.* TO lockstep@'%'"]),
+    Case("read-only right", ["REVOKE READ_ONLY ADMIN ON *.* FROM lockstep@'%'"],
+         r"READ_ONLY ADMIN", ["GRANT READ_ONLY ADMIN ON *.* TO lockstep@'%'"]),
+    Case("MyISAM", ["CREATE TABLE shop.m (id int PRIMARY KEY) ENGINE = MyISAM"],
+         r"shop\.m.*MyISAM.*InnoDB", ["DROP TABLE shop.m"]),
+    Case("other database", ["CREATE DATABASE other", "CREATE TABLE other.t (id int PRIMARY KEY)"],
+         r"other.*whole_server", ["DROP DATABASE other"]),
+    Case("event scheduler", ["SET GLOBAL event_scheduler = OFF"],
+         r"event.scheduler.*SET GLOBAL event_scheduler", ["SET GLOBAL event_scheduler = ON"]),
+    Case("no fence accounts", [], r"fence.*accounts", [], config=""),
+    Case("cascade", ["CREATE TABLE shop.c (id int PRIMARY KEY, t int, CONSTRAINT follows FOREIGN KEY"
+                     " (t) REFERENCES shop.t (id) ON DELETE CASCADE)"],
+         r"shop\.c.*follows", ["DROP TABLE shop.c"]),
+    Case("type", ["CREATE TABLE shop.g (id int PRIMARY KEY, place point)"],
+         r"shop\.g.*place.*point", ["DROP TABLE shop.g"]),
+    Case("charset", ["CREATE TABLE shop.l (id int PRIMARY KEY, v varchar(9) CHARACTER SET latin1)"],
+         r"shop\.l.*latin1", ["DROP TABLE shop.l"]),
+    Case("zero date", ["SET sql_mode = ''", "CREATE TABLE shop.z (id int PRIMARY KEY, d date)",
+                       "INSERT INTO shop.z VALUES (1, '0000-00-00')"],
+         r"shop\.z.*0000-00-00|shop\.z.*zero", ["DROP TABLE shop.z"]),
+    Case("open XA branch", [], r"XA", [], hold=["XA START 'b'", "INSERT INTO shop.t VALUES (9, 'x')",
+                                                "XA END 'b'", "XA PREPARE 'b'"]),
+]
+
+
+class Refusals:
+    def __init__(self, args, cleanup):
+        self.workdir = Workdir(prefix="lockstep-refusals-")
+        cleanup.add(self.workdir.remove)
+        self.source = make_end("mariadb", self.workdir.path, "source")
+        self.target = make_end("postgres", self.workdir.path, "target")
+        for end in (self.source, self.target):
+            cleanup.add(end.stop)
+            end.start()
+        self.source.server.script([TABLE, "INSERT INTO shop.t VALUES (1, 'one')"])
+        self.lockstep = Lockstep(args.binary, self.workdir.path / "m", "shop", self.source,
+                                 self.target, uris=(self.source.uri(), self.target.uri()))
+
+    def untouched(self):
+        left = self.source.leftovers() + self.target.leftovers()
+        tables = self.target.query("SELECT 1 FROM pg_tables WHERE schemaname IN ('public', 'shop')")
+        return not left and not tables
+
+    def expect(self, case):
+        self.lockstep.config(case.config)
+        code, out, err = self.lockstep.do("check")
+        said = (out + err).replace("\n", " ")
+        if code != 3 or not re.search(case.says, said):
+            raise Failure(f"{case.name}: check gave {code}, and said:\n{out}{err}\n"
+                          f"expected exit 3 and /{case.says}/")
+        code, out, err = self.lockstep.do("run", "--until", "caught-up", timeout=60)
+        if code != 4 or not self.untouched():
+            raise Failure(f"{case.name}: run gave {code}, expected 4 and both sides as they were:\n"
+                          f"{out[-1500:]}{err[-1500:]}")
+        print(f"{case.name}: refused", flush=True)
+
+    def one(self, case):
+        session = None
+        if case.make:
+            self.source.server.script(case.make)
+        if case.hold:
+            session = self.source.server.connect()
+            with session.cursor() as cur:
+                for sql in case.hold:
+                    cur.execute(sql)
+        try:
+            self.expect(case)
+        finally:
+            if session:
+                with session.cursor() as cur:
+                    cur.execute("XA ROLLBACK 'b'")
+                session.close()
+            if case.undo:
+                self.source.server.script(case.undo)
+
+    def go(self):
+        for case in CASES:
+            self.one(case)
+        server = self.source.server
+        server.stop()
+        options = dict(server.options)
+        del server.options["log-bin"]
+        server.options["skip-log-bin"] = None
+        server.start()
+        self.expect(Case("no binlog", [], r"binlog.*log.bin", []))
+        server.stop()
+        server.options = options
+        server.start()
+        self.lockstep.config(FENCE)
+        self.lockstep.must("check")
+        self.lockstep.uris = (self.source.uri().replace("lockstep-secret", "wrong"),
+                              self.lockstep.uris[1])
+        self.lockstep.config(FENCE)
+        code, out, err = self.lockstep.do("check")
+        if code != 1 and code != 3 or "wrong" in out + err:
+            raise Failure(f"wrong password: exit {code}:\n{out}{err}")
+        print(f"{len(CASES) + 2} refusals, each with its remedy, nothing changed")
+
+
+def main(cleanup):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--binary", required=True)
+    args = parser.parse_args()
+    args.binary = pathlib.Path(args.binary).resolve()
+    Refusals(args, cleanup).go()
+    return 0
+
+
+if __name__ == "__main__":
+    guarded(main)
