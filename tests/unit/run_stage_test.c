@@ -1,4 +1,5 @@
 /* The supervisor's pure decisions: retries, back-off, what the journal keeps, who is dead. */
+#include "core/run.h"
 #include "run/janitor.h"
 #include "run/run.h"
 #include "run/stage.h"
@@ -50,6 +51,26 @@ static void test_keep(void **state)
     assert_int_equal(janitor_keep_from(&c, &lanes), 50);
 }
 
+/* What /healthz goes by, of both ways. */
+static void test_well(void **state)
+{
+    static struct stage v[2];
+    char why[200] = "";
+
+    v[0].ops = &stage_capture;
+    v[1].ops = &stage_apply;
+    assert_true(stages_are_well(v, 2, "", why, sizeof(why)));
+    v[1].failures = 3;
+    v[1].error_since = mono_ms() - 5000;
+    err_set(&v[1].error, ERR_RETRY, "no route");
+    assert_true(stages_are_well(v, 2, "", why, sizeof(why)));
+    v[1].error_since = mono_ms() - 40000;
+    assert_true(stages_are_well(v, 1, "", why, sizeof(why)));
+    assert_false(stages_are_well(v, 2, " of the way back", why, sizeof(why)));
+    assert_non_null(strstr(why, "apply of the way back has been failing for 4"));
+    assert_non_null(strstr(why, "no route"));
+}
+
 static void test_dead(void **state)
 {
     char host[60] = "";
@@ -68,10 +89,8 @@ static void test_dead(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_retries),
-        cmocka_unit_test(test_backoff),
-        cmocka_unit_test(test_keep),
-        cmocka_unit_test(test_dead),
+        cmocka_unit_test(test_retries), cmocka_unit_test(test_backoff), cmocka_unit_test(test_keep),
+        cmocka_unit_test(test_well),    cmocka_unit_test(test_dead),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
