@@ -9,7 +9,7 @@ from .kafka import Broker, Registry, listens
 from .servers import free_port
 
 
-def _free_ports(n):
+def free_ports(n):
     """n ports in a row."""
     while True:
         first = free_port()
@@ -24,7 +24,7 @@ def _free_ports(n):
 
 class Kafka:
     def __init__(self, folder, registry=False):
-        first = _free_ports(4)
+        first = free_ports(4)
         self.broker = Broker(folder, first)
         self.registry = Registry(folder, first + 3) if registry else None
         self.made = False
