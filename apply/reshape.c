@@ -11,6 +11,7 @@
  * A second change of shape in between might have been read by the stream of the old one and be said
  * only before that record: so the catalog is looked at once more when the copy is there. */
 #include "apply/internal.h"
+#include "control/convert.h"
 
 #include <string.h>
 
@@ -23,8 +24,16 @@ static const struct column *column_find(const struct table *t, const char *name)
     return NULL;
 }
 
-/* Can the target's table take the rows of the source's, and has it no columns besides? */
-static int check_target(const struct table *source, const struct table *target, struct err *e)
+static bool same_type(const struct engine *engine, const struct column *a, const struct column *b)
+{
+    return engine->same_type ? engine->same_type(a, b)
+                             : strcmp(a->source_type, b->source_type) == 0;
+}
+
+/* Can the target's table take the rows of the source's, as they are to stand there (`source`), and
+ * has it no columns besides? */
+static int check_target(const struct engine *engine, const struct table *source,
+                        const struct table *target, struct err *e)
 {
     const char *label = table_label(source);
 
@@ -36,9 +45,10 @@ static int check_target(const struct table *source, const struct table *target, 
 
         if (!theirs)
             return err_set(e, ERR_REFUSED, "the target's table has no column \"%s\"", ours->name);
-        if (strcmp(ours->source_type, theirs->source_type) != 0)
-            return err_set(e, ERR_REFUSED, "column \"%s\" is %s on the source and %s on the target",
-                           ours->name, ours->source_type, theirs->source_type);
+        if (!same_type(engine, ours, theirs))
+            return err_set(e, ERR_REFUSED,
+                           "column \"%s\" is to be %s on the target, where it is %s", ours->name,
+                           ours->source_type, theirs->source_type);
         if (ours->generated != theirs->generated)
             return err_set(e, ERR_REFUSED, "column \"%s\" is generated on the %s only", ours->name,
                            ours->generated ? "source" : "target");
@@ -66,6 +76,18 @@ static int check_source(const struct table *planned, const struct table *now, st
     return 0;
 }
 
+/* What the table becomes on the target now; a type that cannot be there is refused. */
+static int convert_one(struct apply *a, struct db *source, struct table *now, struct arena *arena,
+                       struct err *e)
+{
+    struct table_list one = {1, &now};
+    struct conversion conversion;
+
+    if (convert_plan(a->m, source, &one, arena, &conversion, e) < 0)
+        return -1;
+    return convert_refuse(&conversion, e);
+}
+
 int reshape_look(struct apply *a, const struct table *planned, struct arena *arena,
                  struct table **out, struct err *e)
 {
@@ -84,9 +106,11 @@ int reshape_look(struct apply *a, const struct table *planned, struct arena *are
         return -1;
     if (table_same_shape(now, planned))
         return 0;
-    if (a->db->engine->tables(a->db, &a->m->selection, arena, &theirs, e) < 0)
+    if (convert_one(a, source, now, arena, e) < 0 ||
+        a->db->engine->tables(a->db, NULL, arena, &theirs, e) < 0)
         return -1;
-    if (check_target(now, table_list_find(&theirs, label), e) < 0)
+    label = arena_strdup(arena, table_label(table_there(now)));
+    if (check_target(a->db->engine, table_there(now), table_list_find(&theirs, label), e) < 0)
         return -1;
     now->version = planned->version + 1;
     *out = now;

@@ -358,6 +358,9 @@ struct engine {
      * from's) and what becomes of its values. Pure. */
     void (*column_for)(const struct column_def *from, bool native, struct arena *a,
                        struct column *to, struct verdict *out);
+    /* Do both declare one type on this engine, whatever they call it (MySQL's int and MariaDB's
+     * int(11))? NULL: types of one name alone are the same. */
+    bool (*same_type)(const struct column *a, const struct column *b);
     /* The steps that make the tables here; def's tables have their `there`. Pure. */
     int (*schema_render)(const struct schema_def *def, bool native, struct arena *a,
                          struct schema_steps *out, struct err *e);

@@ -79,7 +79,8 @@ static int check_letter_case(struct my_checking *c, struct err *e)
 
 /* ---- tables that are there already ---- */
 
-/* MariaDB says int(11) where MySQL says int, and longtext where it was declared json. */
+/* MariaDB says int(11) where MySQL says int, and longtext where it was declared json; longtext is
+ * also what another engine's JSON becomes. */
 static void plain_type(const struct column *c, char *out, size_t size)
 {
     const char *s = c->source_type;
@@ -88,8 +89,8 @@ static void plain_type(const struct column *c, char *out, size_t size)
                    strncmp(s, "mediumint", 9) == 0 || strncmp(s, "int", 3) == 0 ||
                    strncmp(s, "bigint", 6) == 0;
 
-    if (c->kind == TYPE_JSON)
-        s = "json";
+    if (strcmp(s, "json") == 0)
+        s = "longtext";
     while (*s != '\0' && n + 1 < size) {
         if (integer && *s == '(') {
             s += strcspn(s, ")");
@@ -101,7 +102,7 @@ static void plain_type(const struct column *c, char *out, size_t size)
     out[n] = '\0';
 }
 
-static bool same_type(const struct column *a, const struct column *b)
+bool my_same_type(const struct column *a, const struct column *b)
 {
     char one[400];
     char other[400];
@@ -125,7 +126,7 @@ static const char *shape_difference(struct my_checking *c, const struct table *w
         const struct column *w = &want->columns[i];
         const struct column *h = &have->columns[i];
 
-        if (strcmp(w->name, h->name) != 0 || !same_type(w, h))
+        if (strcmp(w->name, h->name) != 0 || !my_same_type(w, h))
             return arena_printf(c->arena, "column %zu is %s %s, the plan has %s %s", i + 1, h->name,
                                 h->source_type, w->name, w->source_type);
         if (w->generated != h->generated)

@@ -37,6 +37,7 @@ const struct engine engine_mysql = {
     .home_schema = my_home_schema,
     .describe = my_describe,
     .column_for = my_column_for,
+    .same_type = my_same_type,
     .schema_render = my_schema_render,
     .unfit_values = my_unfit_values,
     .schema_run = my_schema_run,

@@ -162,6 +162,7 @@ int my_describe(struct db *db, const struct table_list *tables, struct arena *a,
                 struct schema_def *out, struct err *e);
 void my_column_for(const struct column_def *from, bool native, struct arena *a, struct column *to,
                    struct verdict *out);
+bool my_same_type(const struct column *a, const struct column *b); /* check_target.c */
 int my_unfit_values(struct db *db, const struct table_def *def, const struct verdict *verdicts,
                     struct arena *a, struct findings *out, struct err *e);
 int my_schema_render(const struct schema_def *def, bool native, struct arena *a,
