@@ -15,6 +15,7 @@
 #include <string.h>
 
 #define PARAMS_MAX 3400 /* 2 * 1600 columns and some */
+#define SHOWN_MAX 60    /* bytes of a value in a message */
 
 void pg_statement_init(struct pg_statement *st)
 {
@@ -381,18 +382,50 @@ int pg_apply_defer(struct pg_db *db, struct err *e)
     return 0;
 }
 
+/* Whole characters of a value, for a message. */
+static int shown_length(const struct value *v)
+{
+    size_t n = v->len < SHOWN_MAX ? v->len : SHOWN_MAX;
+
+    while (n > 0 && n < v->len && ((unsigned char)v->data[n] & 0xc0) == 0x80)
+        n--;
+    return (int)n;
+}
+
+/* The column whose value the server refused without saying where it stands; -1: not known. */
+static int column_refused(const struct change *c, const struct err *e)
+{
+    bool json = strstr(e->msg, "type json") != NULL;
+    int found = -1;
+
+    for (size_t i = 0; i < c->after->n; i++) {
+        const struct value *v = &c->after->v[i];
+        enum type_kind kind = c->table->columns[i].kind;
+
+        if (kind == TYPE_BYTES || v->state != VALUE_SET)
+            continue;
+        if (memchr(v->data, '\0', v->len))
+            return (int)i;
+        if (json && kind == TYPE_JSON && found >= 0)
+            return -1;
+        if (json && kind == TYPE_JSON)
+            found = (int)i;
+    }
+    return found;
+}
+
 int pg_change_failed(const struct change *c, struct err *e)
 {
-    for (size_t i = 0; e && e->class == ERR_DATA && c->after && i < c->after->n; i++) {
-        const struct value *v = &c->after->v[i];
-        const struct column *column = &c->table->columns[i];
+    int i = e && e->class == ERR_DATA && c->after ? column_refused(c, e) : -1;
+    const struct value *v = i < 0 ? NULL : &c->after->v[i];
+    const char *name = i < 0 ? NULL : c->table->columns[i].name;
 
-        if (column->kind == TYPE_BYTES || v->state != VALUE_SET || !memchr(v->data, '\0', v->len))
-            continue;
+    if (v && memchr(v->data, '\0', v->len))
         err_set(e, ERR_DATA, "column \"%s\": it holds a NUL character, which no text here does",
-                column->name);
-        break;
-    }
+                name);
+    else if (v)
+        err_set(e, ERR_DATA, "column \"%s\": it holds %.*s, which is no JSON here", name,
+                shown_length(v), v->data);
     return err_wrap(e, "%s of %s", change_op_name(c->op), table_label(c->table));
 }
 
