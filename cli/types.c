@@ -19,6 +19,7 @@ struct sample {
     int scale;
     int length;
     int fraction;
+    const char *collation; /* NULL: one of utf8mb4 */
     const char *exact[VALUES_MAX];
     const char *unfit[VALUES_MAX];
     const char *why; /* the type itself is refused, and why it stands here */
@@ -110,9 +111,9 @@ static const struct sample from_mysql[] = {
      .exact = {"''", "'a '", "REPEAT('\xf0\x9f\x98\x80', 10)", "'\\\\ '' \"'"},
      .unfit = {"CONCAT('a', CHAR(0))"}},
     {"varchar(10) CHARACTER SET utf8mb3", "varchar(10)", TYPE_TEXT, .length = 10,
-     .exact = {"''", "REPEAT('\xe2\x82\xac', 10)"}},
+     .collation = "utf8mb3_general_ci", .exact = {"''", "REPEAT('\xe2\x82\xac', 10)"}},
     {"varchar(10) CHARACTER SET ascii", "varchar(10)", TYPE_TEXT, .length = 10,
-     .exact = {"' a'", "'0123456789'"}},
+     .collation = "ascii_general_ci", .exact = {"' a'", "'0123456789'"}},
     {"char(10)", NULL, TYPE_TEXT, .length = 10, .exact = {"''", "'a'", "' a'", "'1234567890'"}},
     {"char(36)", NULL, TYPE_TEXT, .length = 36,
      .exact = {"'A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11'"}},
@@ -196,6 +197,7 @@ static void judge(const struct direction *d, const struct sample *s, struct aren
     c->length = s->length;
     c->fraction = s->fraction;
     def.row_chars = (size_t)s->length;
+    def.collation = s->collation;
     def.unfit = s->why && s->kind == TYPE_OTHER ? s->why : NULL;
     context_engine(d->to)->column_for(&def, is_native(d), a, to, out);
 }
