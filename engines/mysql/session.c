@@ -197,7 +197,9 @@ out:
 /* ---- session settings ---- */
 
 /* Of every connection. The mode is strict, so that nothing is cut or rounded, and yet takes what
- * another server of this family may hold: zero dates, 31 February, a zero in AUTO_INCREMENT. */
+ * another server of this family may hold: zero dates, 31 February, a zero in AUTO_INCREMENT. Sorts
+ * look at the whole of a key: by default two that agree in their first 1024 bytes of weights are
+ * equal, and their changes would be judged by the wrong chunk's cut. A key has 3072 bytes. */
 static const char common_settings[] =
     "SET NAMES utf8mb4;"
     "SET SESSION time_zone = '+00:00',"
@@ -205,7 +207,9 @@ static const char common_settings[] =
     "ALLOW_INVALID_DATES,NO_ENGINE_SUBSTITUTION',"
     " autocommit = 1, completion_type = 0, sql_auto_is_null = 0, sql_safe_updates = 0,"
     " sql_big_selects = 1, sql_select_limit = DEFAULT, unique_checks = 1,"
-    " group_concat_max_len = 1048576, wait_timeout = 28800, net_read_timeout = 600,"
+    " group_concat_max_len = 1048576, max_sort_length = 16384,"
+    " sort_buffer_size = greatest(@@sort_buffer_size, 524288), wait_timeout = 28800, "
+    "net_read_timeout = 600,"
     " net_write_timeout = 600";
 
 static const char maria_settings[] =

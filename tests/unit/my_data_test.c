@@ -322,6 +322,38 @@ static void many_bounds(void **state)
     my_close(db);
 }
 
+/* Keys that agree in more than the first 1024 bytes of their weights, where sorts stop by default.
+ */
+static void long_keys(void **state)
+{
+    struct db *db = test_open(test_uri(NULL, NULL), DB_CONTROL);
+    struct arena a = ARENA_INIT;
+    struct column columns[] = {column_of("k", "varchar(700)", TYPE_TEXT)};
+    struct table *t = table_of(&a, "longs", columns, 1, 1);
+    struct range ranges[2] = {{.kind = RANGE_KEY}, {.kind = RANGE_KEY}};
+    struct range_list list = {.n = 2, .v = ranges};
+    const struct row *keys[3];
+    struct err e = {0};
+    size_t out[3];
+    char same[601];
+
+    memset(same, 'x', 600);
+    same[600] = '\0';
+    for (size_t i = 0; i < 3; i++)
+        keys[i] = ROW(&a, arena_printf(&a, "%s%c", same, "abc"[i]));
+    ranges[0].upper = keys[1];
+    ranges[1].lower = keys[1];
+    test_sql(db, "DROP TABLE IF EXISTS " DATABASE ".longs; CREATE TABLE " DATABASE
+                 ".longs (k varchar(700) COLLATE utf8mb4_unicode_ci PRIMARY KEY)"
+                 " CHARSET utf8mb4");
+    assert_ok(my_locate(db, t, &list, keys, 3, out, &e));
+    assert_int_equal(out[0], 0);
+    assert_int_equal(out[1], 1);
+    assert_int_equal(out[2], 1);
+    arena_release(&a);
+    my_close(db);
+}
+
 /* ---- apply ---- */
 
 static struct table *people(struct arena *a)
@@ -526,10 +558,15 @@ static int setup(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(values_come_back),         cmocka_unit_test(integers_are_divided),
-        cmocka_unit_test(texts_are_walked),         cmocka_unit_test(many_bounds),
-        cmocka_unit_test(sets_meet_rows),           cmocka_unit_test(unique_values_may_swap),
-        cmocka_unit_test(one_of_the_equal),         cmocka_unit_test(a_cut_is_exact),
+        cmocka_unit_test(values_come_back),
+        cmocka_unit_test(integers_are_divided),
+        cmocka_unit_test(texts_are_walked),
+        cmocka_unit_test(many_bounds),
+        cmocka_unit_test(long_keys),
+        cmocka_unit_test(sets_meet_rows),
+        cmocka_unit_test(unique_values_may_swap),
+        cmocka_unit_test(one_of_the_equal),
+        cmocka_unit_test(a_cut_is_exact),
         cmocka_unit_test(scans_stay_in_their_view),
     };
 
