@@ -403,8 +403,10 @@ static int next_row(struct binlog *b, struct event *out, struct err *e)
             return rc;
         }
         c.ordinal = ordinal;
-        if (!unfit)
+        if (!unfit) {
+            t->touched = b->number;
             return hand_change(b, &c, out);
+        }
         if (tell(b, t, unfit, out))
             return 1;
     }

@@ -16,6 +16,7 @@ struct binlog_table {
     size_t *place;     /* of each of the map's columns in the plan */
     const char *unfit; /* why the map is not the plan's, or NULL */
     uint64_t told;     /* number of the transaction in which something was last said of it */
+    uint64_t touched;  /* number of the transaction in which a row of it was last handed out */
     const char *named; /* a DDL names it: what is to be said */
     bool truncated;
 };

@@ -69,14 +69,21 @@ static int on_dml(struct binlog *b, const char *sql, size_t len, const char *sch
     return 0;
 }
 
-static int on_rollback(struct binlog *b, const char *what, struct err *e)
+/* Rows that were taken back are in the log if the transaction also did what cannot be: a temporary
+ * table was made (MariaDB), a table without transactions was written. Which rows stand cannot be
+ * told, so their tables park, which is before anything of this transaction is committed. */
+static void on_rollback(struct binlog *b, const char *what)
 {
-    if (!b->begun)
-        return 0;
-    return err_set(e, ERR_FATAL,
-                   "transaction %s logs rows and then %s: it mixes tables that can roll back with "
-                   "others (MyISAM), and which rows stand cannot be told",
-                   b->gtid, what);
+    for (size_t i = 0; i < b->n; i++) {
+        struct binlog_table *t = &b->tables[i];
+
+        if (t->touched == b->number)
+            name_table(b, t, false,
+                       arena_printf(&b->row,
+                                    "transaction %s logs rows of it and then %s, and which of them "
+                                    "stand cannot be told",
+                                    b->gtid, what));
+    }
 }
 
 /* A single statement is a group of its own. */
@@ -109,9 +116,11 @@ static int on_statement(struct binlog *b, const char *sql, size_t len, const cha
         return 0;
     case SQL_ROLLBACK:
         b->ending = true;
-        return on_rollback(b, "ROLLBACK", e);
+        on_rollback(b, "ROLLBACK");
+        return 0;
     case SQL_ROLLBACK_TO:
-        return on_rollback(b, "ROLLBACK TO a savepoint", e);
+        on_rollback(b, "ROLLBACK TO a savepoint");
+        return 0;
     case SQL_DML:
         return on_dml(b, sql, len, schema, e);
     case SQL_TRUNCATE:

@@ -1,6 +1,8 @@
 /* stream.c on a real server: what is written comes out, once, in order, and from any position. */
 #include "engines/mysql/my.h"
 
+#include "core/run.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -214,6 +216,54 @@ static void test_compressed(void **state)
     my_stream_close(s);
 }
 
+/* MariaDB logs a transaction that made a temporary table even if it was rolled back. */
+static void test_rolled_back(void **state)
+{
+    struct stream *s;
+    struct event ev;
+
+    if (!my_db_from(db)->maria)
+        return;
+    s = open_at(start());
+    sql("START TRANSACTION");
+    sql("CREATE TEMPORARY TABLE stream_test.temporary (id INT)");
+    sql("INSERT INTO stream_test.t VALUES (11, 'never', NULL)");
+    sql("ROLLBACK");
+    sql("INSERT INTO stream_test.t VALUES (12, 'after', NULL)");
+    assert_int_equal(next(s).kind, EVENT_BEGIN);
+    expect_change(s, OP_INSERT, "11");
+    ev = next(s);
+    assert_int_equal(ev.kind, EVENT_TABLE);
+    assert_string_equal(ev.table->name, "t");
+    assert_non_null(strstr(ev.reason, "ROLLBACK"));
+    assert_int_equal(next(s).kind, EVENT_COMMIT);
+    assert_int_equal(next(s).kind, EVENT_BEGIN);
+    expect_change(s, OP_INSERT, "12");
+    assert_int_equal(next(s).kind, EVENT_COMMIT);
+    my_stream_close(s);
+}
+
+/* A closed stream's file is in use, and not purged, until the server sees that we are gone. */
+static void until_no_dump(void)
+{
+    int64_t deadline = mono_ms() + WAIT_MS;
+    int64_t n = 1;
+
+    while (n > 0 && mono_ms() < deadline) {
+        struct err e = {0};
+        MYSQL_RES *res = my_query(my_db_from(db),
+                                  "SELECT count(*) FROM information_schema.processlist"
+                                  " WHERE command LIKE 'Binlog Dump%'",
+                                  &e);
+
+        assert_non_null(res);
+        n = my_int(mysql_fetch_row(res)[0]);
+        mysql_free_result(res);
+        nap_ms(20);
+    }
+    assert_int_equal(n, 0);
+}
+
 static void test_purged_and_xa(void **state)
 {
     struct stream_request r = {.options = &options, .tables = &plan, .from = {1, 4}, .epoch = 1};
@@ -225,6 +275,7 @@ static void test_purged_and_xa(void **state)
     char purge[200];
 
     start();
+    until_no_dump();
     sql("FLUSH BINARY LOGS");
     assert_int_equal(my_current_position(db, &now, &e), 0);
     assert_int_equal(my_binlog_name(my_db_from(db), now.major, name, sizeof(name), &e), 0);
@@ -268,9 +319,10 @@ static int tear_down(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_transactions), cmocka_unit_test(test_ours_and_marks),
-        cmocka_unit_test(test_ddl),          cmocka_unit_test(test_idle_and_large),
-        cmocka_unit_test(test_compressed),   cmocka_unit_test(test_purged_and_xa),
+        cmocka_unit_test(test_transactions),  cmocka_unit_test(test_ours_and_marks),
+        cmocka_unit_test(test_ddl),           cmocka_unit_test(test_idle_and_large),
+        cmocka_unit_test(test_compressed),    cmocka_unit_test(test_rolled_back),
+        cmocka_unit_test(test_purged_and_xa),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);
