@@ -3,10 +3,9 @@
  * registry if LOCKSTEP_TEST_REGISTRY names one. */
 #include "tests/conformance/journal_fixture.h"
 
-    /* ---- the tests ---- */
+/* ---- the tests ---- */
 
-    static void
-    test_empty(void **state)
+static void test_empty(void **state)
 {
     struct fixture *f = *state;
     struct journal_stats stats;
