@@ -208,7 +208,7 @@ static const char common_settings[] =
     " autocommit = 1, completion_type = 0, sql_auto_is_null = 0, sql_safe_updates = 0,"
     " sql_big_selects = 1, sql_select_limit = DEFAULT, unique_checks = 1,"
     " group_concat_max_len = 1048576, max_sort_length = 16384,"
-    " sort_buffer_size = greatest(@@sort_buffer_size, 524288), wait_timeout = 28800, "
+    " sort_buffer_size = 2097152, wait_timeout = 28800, "
     "net_read_timeout = 600,"
     " net_write_timeout = 600";
 
