@@ -280,10 +280,34 @@ static int phase_planned(struct conductor *c, struct arena *a, struct err *e)
 
 /* ---- loaded → overlap → done ---- */
 
+/* How far every table is applied: a lane that was taken off the stream stands behind the
+ * checkpoint, in a state that may still be a mixture of cuts. 1, 0: apply has not begun, -1. */
+static int applied_everywhere(struct conductor *c, struct arena *a, struct position *out,
+                              struct err *e)
+{
+    struct checkpoint checkpoint;
+    struct lane_list lanes;
+    int found = checkpoint_load(c->target, "forward", &checkpoint, e);
+
+    if (found <= 0)
+        return found;
+    if (lanes_load(c->target, a, &lanes, e) < 0)
+        return -1;
+    *out = checkpoint.next;
+    for (size_t i = 0; i < lanes.n; i++) {
+        const struct lane *lane = &lanes.v[i];
+        bool behind = lane->state == LANE_PARKED || lane->state == LANE_CATCHING_UP;
+
+        if (behind && position_cmp(lane->next, *out) < 0)
+            *out = lane->next;
+    }
+    return 1;
+}
+
 static int phase_loaded(struct conductor *c, struct arena *a, struct err *e)
 {
     struct table_list tables;
-    struct checkpoint checkpoint;
+    struct position applied = {0, 0};
     struct position past;
     bool *loaded;
     size_t nloaded;
@@ -296,16 +320,18 @@ static int phase_loaded(struct conductor *c, struct arena *a, struct err *e)
         return found;
     /* First where apply stands, then the cuts: every key that it has read again up to there is in
      * the ledger by then, with a cut that lies higher than those before. */
-    found = checkpoint_load(c->target, "forward", &checkpoint, e);
+    found = applied_everywhere(c, a, &applied, e);
+    if (found < 0)
+        return -1;
     if (load_progress(c, &tables, a, &loaded, &nloaded, &past, e) < 0)
         return -1;
-    if (found <= 0 || position_cmp(checkpoint.next, past) < 0) {
+    if (found == 0 || position_cmp(applied, past) < 0) {
         /* An idle source says nothing by itself for half a minute: a marker makes the stream pass.
          */
         if (found > 0 && !c->marked && c->source->engine->mark(c->source, "overlap", e) < 0)
             return -1;
         c->marked = found > 0;
-        return found < 0 ? -1 : 0;
+        return 0;
     }
     return set_phase(c, LOAD_OVERLAP, e) < 0 ? -1 : 1;
 }
