@@ -64,7 +64,9 @@ static int obey_park(struct apply *a, const char *label, const struct fact *requ
     const struct lane parked = {.state = LANE_PARKED,
                                 .reason = reason ? reason : "parked by the user"};
 
-    if (t && t->lane.state == LANE_FOLLOWING && move_lane(a, t, &parked, apply_store_lane, e) < 0)
+    /* One that is being copied cannot be parked; the asker sees it by its lane. */
+    if (t && (t->lane.state == LANE_FOLLOWING || t->lane.state == LANE_CATCHING_UP) &&
+        move_lane(a, t, &parked, apply_store_lane, e) < 0)
         return -1;
     return done(a, request, e);
 }

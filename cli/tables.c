@@ -82,7 +82,10 @@ static int check_outcome(struct db *db, const struct verb *verb, const char *tab
     int found = lane_load(db, table, &a, &lane, e);
     int rc = found < 0 ? -1 : 0;
 
-    if (found > 0 && verb->goal != LANE_PARKED && lane.state == LANE_PARKED) {
+    if (found > 0 && verb->goal == LANE_PARKED && lane.state == LANE_LOADING) {
+        rc = err_set(e, ERR_REFUSED, "%s is being copied: it cannot be parked now", table);
+        err_hint(e, "lockstep tables list shows when it follows; then park it");
+    } else if (found > 0 && verb->goal != LANE_PARKED && lane.state == LANE_PARKED) {
         rc = err_set(e, verb->goal == LANE_LOADING ? ERR_REFUSED : ERR_CONFLICT, "%s is parked: %s",
                      table, lane.reason ? lane.reason : "");
         err_hint(e, "mend what the reason says, then lockstep tables %s %s", verb->name, table);

@@ -8,10 +8,11 @@ refuses the same with exit 4 before anything has changed on either side.
 import argparse
 import pathlib
 import re
+import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from harness.base import Failure, Workdir, guarded  # noqa: E402
+from harness.base import Failure, Workdir, guarded, until  # noqa: E402
 from harness.ends import make_end  # noqa: E402
 from harness.lockstep import Lockstep  # noqa: E402
 
@@ -111,6 +112,32 @@ class Refusals:
             if case.undo:
                 self.source.server.script(case.undo)
 
+    def same_server_id(self):
+        """Another replica under our number throws us out: that is said, and once it is gone the
+        migration goes on."""
+        m, server = self.lockstep, self.source.server
+        m.start()
+        m.wait_phase(("following",), 60)
+        (number, *_), = server.query("SHOW SLAVE HOSTS")
+        log = server.value("SHOW MASTER STATUS")
+        twin = subprocess.Popen(
+            ["mariadb-binlog", "--no-defaults", "-R", "-h127.0.0.1", f"-P{server.port}", "-uroot",
+             "--stop-never", f"--stop-never-slave-server-id={number}", log],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            until("run ends beside a replica with its server_id", 60, lambda: not m.alive())
+        finally:
+            twin.kill()
+            twin.wait()
+        if m.process.returncode != 1 or f"server_id {number}" not in m.tail():
+            raise Failure(f"a second server_id {number}: exit {m.process.returncode}:\n{m.tail()}")
+        self.source.write("INSERT INTO t VALUES (2, 'two')")
+        m.start()
+        until("it goes on when the other is gone", 60, lambda: m.must_live() or self.target.query(
+            "SELECT 1 FROM t WHERE id = 2"))
+        m.must("finish", "--abandon", "--yes")
+        print("duplicate server_id: said, and it goes on when the other is gone", flush=True)
+
     def go(self):
         for case in CASES:
             self.one(case)
@@ -126,13 +153,14 @@ class Refusals:
         server.start()
         self.lockstep.config(FENCE)
         self.lockstep.must("check")
+        self.same_server_id()
         self.lockstep.uris = (self.source.uri().replace("lockstep-secret", "wrong"),
                               self.lockstep.uris[1])
         self.lockstep.config(FENCE)
         code, out, err = self.lockstep.do("check")
         if code != 1 and code != 3 or "wrong" in out + err:
             raise Failure(f"wrong password: exit {code}:\n{out}{err}")
-        print(f"{len(CASES) + 2} refusals, each with its remedy, nothing changed")
+        print(f"{len(CASES) + 3} refusals, each with its remedy, nothing changed")
 
 
 def main(cleanup):
