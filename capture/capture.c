@@ -417,6 +417,27 @@ static int on_commit(struct capture *c, const struct event *ev, struct err *e)
     return 0;
 }
 
+/* What was sent of the transaction is void. Readers learn it as they do when a writer died in the
+ * middle of one: by a new generation. */
+static int on_abort(struct capture *c, const struct event *ev, struct err *e)
+{
+    char *note = NULL;
+
+    invariant(c->in_txn);
+    log_event(LOG_WARN, "capture", "transaction-cut", "changes=%llu %s",
+              (unsigned long long)c->nchanges, ev->reason);
+    if (flush(c, e) < 0)
+        return -1;
+    c->in_txn = false;
+    journal_writer_close(c->writer);
+    c->writer = NULL;
+    schema_ids_release(&c->ids);
+    if (journal_writer_open(&c->journal.options, &c->writer, &note, e) < 0)
+        return err_wrap(e, "journal");
+    free(note);
+    return declare_schemas(c, e);
+}
+
 static int on_table(struct capture *c, const struct event *ev, struct err *e)
 {
     const char *label = ev->table->root ? ev->table->root : table_label(ev->table);
@@ -449,6 +470,8 @@ static int handle(struct capture *c, const struct event *ev, struct err *e)
         return on_change(c, ev, e);
     case EVENT_COMMIT:
         return on_commit(c, ev, e);
+    case EVENT_ABORT:
+        return on_abort(c, ev, e);
     case EVENT_MARK:
         r.kind = RECORD_MARK;
         if (append(c, &r, e) < 0)

@@ -208,6 +208,8 @@ enum event_kind {
     EVENT_BEGIN,    /* txn (without next) */
     EVENT_CHANGE,   /* change */
     EVENT_COMMIT,   /* txn, with next */
+    EVENT_ABORT,    /* the transaction that was begun never came to be (the server died while it
+                       wrote its log), nothing of it counts; reason: where */
     EVENT_MARK,     /* token, next: a marker outside of transactions; all before it has been sent */
     EVENT_POSITION, /* next: all before it has been sent, nothing is in flight */
     EVENT_TABLE     /* table, reason: its shape is not (any more) the one that was planned */

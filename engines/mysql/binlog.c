@@ -10,6 +10,7 @@
 #include <zlib.h>
 
 #define HEADER_SIZE 19
+#define FIRST_EVENT 4
 #define CHECKSUM_SIZE 4
 #define FLAG_ARTIFICIAL 0x20
 #define FLAG_IGNORABLE 0x80
@@ -52,7 +53,20 @@ bool binlog_between(const struct binlog *b, struct position *out)
     *out = b->placed ? (struct position){b->file, b->offset} : b->from;
     if (position_cmp(*out, b->from) < 0)
         *out = b->from;
-    return !b->in_group && !b->held && !b->has_rows && !b->naming && !b->payload;
+    return !b->in_group && !b->cut && !b->held && !b->has_rows && !b->naming && !b->payload;
+}
+
+uint64_t binlog_file(const struct binlog *b)
+{
+    return b->file;
+}
+
+void binlog_torn(struct binlog *b)
+{
+    if (b->in_group)
+        binlog_group_cut(b);
+    b->file++;
+    b->offset = FIRST_EVENT;
 }
 
 void binlog_restart(struct binlog *b)
@@ -99,16 +113,16 @@ static int take_place(const struct part *ev, struct position *out, struct err *e
 static int on_begin_of_file(struct binlog *b, const struct position *p, struct err *e)
 {
     struct position was = b->placed ? binlog_here(b) : b->from;
-    bool next_file = p->major == was.major + 1 && p->minor == 4;
-    bool from_start = !b->placed && p->major == was.major && p->minor == 4;
+    bool next_file = p->major == was.major + 1 && p->minor == FIRST_EVENT;
+    bool from_start = !b->placed && p->major == was.major && p->minor == FIRST_EVENT;
 
     if (position_cmp(*p, was) != 0 && !(b->placed && next_file) && !from_start)
         return err_set(e, ERR_FATAL,
                        "the server sends binlog %" PRIu64 ":%" PRIu64 " instead of %" PRIu64
                        ":%" PRIu64,
                        p->major, p->minor, was.major, was.minor);
-    if (b->placed && next_file && b->in_group && binlog_group_cut(b, e) < 0)
-        return -1;
+    if (b->placed && next_file && b->in_group)
+        binlog_group_cut(b);
     b->placed = true;
     b->file = p->major;
     b->offset = p->minor;
@@ -126,8 +140,8 @@ static int on_rotate(struct binlog *b, struct part *ev, struct err *e)
     if (p.major <= b->file)
         return err_set(e, ERR_FATAL, "binlog file %" PRIu64 " is followed by %" PRIu64, b->file,
                        p.major);
-    if (b->in_group && binlog_group_cut(b, e) < 0)
-        return -1;
+    if (b->in_group)
+        binlog_group_cut(b);
     b->file = p.major;
     b->offset = p.minor;
     b->idle = true;
@@ -479,9 +493,18 @@ static int next_packed(struct binlog *b, struct err *e)
     return dispatch(b, &ev, e) < 0 ? -1 : 1;
 }
 
+static int hand_cut(struct binlog *b, struct event *out)
+{
+    b->cut = false;
+    *out = (struct event){.kind = EVENT_ABORT, .txn = b->txn, .reason = b->reason};
+    return 1;
+}
+
 /* 1: an event; 0: try what comes next; -1. */
 static int step(struct binlog *b, struct event *out, struct err *e)
 {
+    if (b->cut)
+        return hand_cut(b, out);
     if (b->held) {
         b->held = false;
         *out = b->hold;

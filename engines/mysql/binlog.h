@@ -9,7 +9,9 @@
  * row is in lockstep.origin is our own and left out whole. (2) Rows are handed out one by one, so
  * that memory is bounded by the largest event, and can not be taken back: a transaction that rolls
  * back what it logged, or whose outcome is told later (XA), is refused when it touches a planned
- * table. (3) What is not understood and could carry rows stops the stream; nothing is skipped. */
+ * table. (3) What is not understood and could carry rows stops the stream; nothing is skipped. (4)
+ * A server that dies while it writes a transaction leaves a file that ends inside of it, and goes
+ * on in the next one: what was handed out of that transaction is taken back by EVENT_ABORT. */
 #ifndef LOCKSTEP_ENGINES_MYSQL_BINLOG_H
 #define LOCKSTEP_ENGINES_MYSQL_BINLOG_H
 
@@ -82,6 +84,11 @@ int binlog_next(struct binlog *b, struct event *out, struct err *e);
 
 /* Outside of transactions: where the log goes on. */
 bool binlog_between(const struct binlog *b, struct position *out);
+/* The number of the file under way. */
+uint64_t binlog_file(const struct binlog *b);
+/* The file under way ends in the middle of an event, and the server has begun the next one: what
+ * stood unfinished at its end is handed out as EVENT_ABORT, then binlog_restart goes on there. */
+void binlog_torn(struct binlog *b);
 /* A new connection begins at that place (or at the file's begin): format and file are told anew. */
 void binlog_restart(struct binlog *b);
 

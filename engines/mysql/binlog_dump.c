@@ -27,6 +27,7 @@
  * full. */
 #define WRITE_TIMEOUT_S 3600
 #define ER_BINLOG 1236
+#define ER_SAME_ID 4052 /* MariaDB's own number for it; MySQL says it by 1236 */
 
 struct binlog_dump {
     struct my_db *db;
@@ -38,6 +39,7 @@ struct binlog_dump {
     int wants;    /* what the fetch under way waits for; 0: none is */
     int quiet_ms; /* waited without a byte */
     uint32_t server_id;
+    bool torn;
     bool permit;
     bool large;
 };
@@ -90,14 +92,15 @@ static int failed(struct binlog_dump *d, struct err *e)
     unsigned code = mysql_errno(conn);
 
     d->db->broken = true;
-    if (code != ER_BINLOG)
+    if (code != ER_BINLOG && code != ER_SAME_ID)
         return code ? my_fail(d->db, "reading the binlog", e)
                     : err_set(e, ERR_RETRY, "the server ended the stream of the binlog");
+    d->torn = strstr(mysql_error(conn), "truncated in the middle of event") != NULL;
     err_set(e, ERR_FATAL, "the server cannot send the binlog: %s", mysql_error(conn));
-    if (strstr(mysql_error(conn), "same server"))
+    if (code == ER_SAME_ID || strstr(mysql_error(conn), "same server"))
         return err_hint(e,
-                        "another replica of this server has the server_id %u too: is a second "
-                        "capture of this migration running? Stop one of them",
+                        "another replica of this server has the server_id %u too: give that one "
+                        "another number, or stop the second capture of this migration",
                         d->server_id);
     return err_hint(e, "if the binlog was purged, its changes are lost to this migration: "
                        "`lockstep finish --abandon`, then begin anew");
@@ -270,6 +273,11 @@ int binlog_dump_open(const struct db_options *o, struct position from, struct bi
     }
     *out = d;
     return 0;
+}
+
+bool binlog_dump_is_torn(const struct binlog_dump *d)
+{
+    return d->torn;
 }
 
 bool binlog_dump_is_large(const struct binlog_dump *d)

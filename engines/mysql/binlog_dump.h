@@ -15,6 +15,8 @@ int binlog_dump_open(const struct db_options *o, struct position from, struct bi
 int binlog_dump_next(struct binlog_dump *d, int timeout_ms, const uint8_t **event, size_t *len,
                      struct err *e);
 /* Has a large event gone through, so that the library's buffer is large? */
+/* The last failure was that the file ends in the middle of an event. */
+bool binlog_dump_is_torn(const struct binlog_dump *d);
 bool binlog_dump_is_large(const struct binlog_dump *d);
 void binlog_dump_close(struct binlog_dump *d);
 

@@ -49,6 +49,7 @@ int my_binlog_name(struct my_db *db, uint64_t number, char *out, size_t size, st
             "binlog file number %" PRIu64 " is not on %s: its oldest is %" PRIu64
             ", so it was purged, or this is another server",
             number, db->where, oldest);
-    return err_hint(e, "changes are lost with it: `lockstep abort`, then start again; keep binlogs "
-                       "longer (binlog_expire_logs_seconds)");
+    return err_hint(e,
+                    "changes are lost with it: `lockstep finish --abandon`, then begin anew; keep "
+                    "binlogs longer (binlog_expire_logs_seconds)");
 }

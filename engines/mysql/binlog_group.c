@@ -28,16 +28,14 @@ int binlog_need_group(const struct binlog *b, const char *what, struct err *e)
 
 /* ---- groups ---- */
 
-int binlog_group_cut(struct binlog *b, struct err *e)
+/* The server commits what stands in its binlog whole, and rolls back the rest when it recovers. */
+void binlog_group_cut(struct binlog *b)
 {
-    if (!b->begun) {
-        b->in_group = false;
-        return 0;
-    }
-    return err_set(e, ERR_FATAL,
-                   "binlog file %" PRIu64 " ends inside of the transaction %s: the server died "
-                   "while it was written",
-                   b->file, b->gtid);
+    b->in_group = false;
+    b->cut = b->begun;
+    b->begun = false;
+    snprintf(b->reason, sizeof(b->reason),
+             "binlog file %" PRIu64 " ends inside of the transaction %s", b->file, b->gtid);
 }
 
 static int begin_group(struct binlog *b, const struct part *ev, bool multi, struct err *e)

@@ -61,10 +61,12 @@ struct binlog {
     bool ours;
     bool branch;     /* XA: its outcome is told later */
     bool ending;     /* the group's end is to be handed out */
+    bool cut;        /* its file ended before it did: that is to be handed out */
     uint64_t number; /* of groups, for `told` */
     uint64_t volume; /* bytes of the group before this event: ordinals count from here */
     char gtid[GTID_TEXT];
     char token[200];
+    char reason[200]; /* of the cut */
     struct txn txn;
     struct map_entry *maps;
     size_t nmaps;
@@ -92,7 +94,7 @@ int binlog_need_group(const struct binlog *b, const char *what, struct err *e);
 /* The dealing with one kind of event: binlog_group.c, binlog_statement.c. */
 typedef int binlog_handler(struct binlog *b, struct part *ev, struct err *e);
 /* A file ends while a group is under way. */
-int binlog_group_cut(struct binlog *b, struct err *e);
+void binlog_group_cut(struct binlog *b);
 binlog_handler binlog_on_maria_gtid, binlog_on_gtid, binlog_on_tagged_gtid, binlog_on_commit,
     binlog_on_xa_prepare, binlog_on_table_map, binlog_on_rows, binlog_on_query;
 

@@ -10,6 +10,7 @@
 #include "engines/mysql/binlog.h"
 #include "engines/mysql/binlog_dump.h"
 
+#include "core/log.h"
 #include "core/run.h"
 
 #include <inttypes.h>
@@ -201,27 +202,113 @@ static int renew(struct stream *s, struct err *e)
     return start(s, e);
 }
 
+/* ---- what a crash of the server leaves ---- */
+
+/* With sync_binlog = 1 all that the server ever committed stands whole in its binlog, so what is
+ * cut off at a file's end was rolled back. Without, a crash of the machine may have cut off more
+ * than that, and nobody knows. */
+static int judge_cut(struct stream *s, const char *what, struct err *e)
+{
+    struct my_db *db;
+    MYSQL_RES *res;
+    MYSQL_ROW row;
+    uint64_t sync_binlog = 0;
+    int rc;
+
+    if (my_connect(&s->options, &db, e) < 0)
+        return -1;
+    res = my_query(db, "SELECT @@global.sync_binlog", e);
+    rc = res ? 0 : -1;
+    row = res ? mysql_fetch_row(res) : NULL;
+    if (row && row[0])
+        sync_binlog = strtoull(row[0], NULL, 10);
+    mysql_free_result(res);
+    my_close(&db->base);
+    if (rc == 0 && sync_binlog != 1) {
+        rc = err_set(e, ERR_FATAL,
+                     "%s: the server died while it wrote it, and with sync_binlog = %" PRIu64
+                     " its binlog may lack what it had committed",
+                     what, sync_binlog);
+        err_hint(e, "lockstep finish --abandon, SET GLOBAL sync_binlog = 1, then begin anew");
+    }
+    return rc;
+}
+
+/* 1: the server has begun another file behind the torn one; 0: it has not, yet; -1. */
+static int has_next_file(struct stream *s, struct err *e)
+{
+    struct my_db *db;
+    char name[500];
+    int rc;
+
+    if (my_connect(&s->options, &db, e) < 0)
+        return -1;
+    rc = my_binlog_name(db, binlog_file(s->log) + 1, name, sizeof(name), e);
+    my_close(&db->base);
+    if (rc == 0)
+        return 1;
+    if (e->class != ERR_FATAL)
+        return -1;
+    err_clear(e);
+    return 0;
+}
+
+/* The file under way ends in the middle of an event: a write that the server's death cut off. */
+static int on_torn(struct stream *s, const struct err *why, struct err *e)
+{
+    char what[100];
+    int next = has_next_file(s, e);
+
+    snprintf(what, sizeof(what), "binlog file %" PRIu64 " ends in the middle of an event",
+             binlog_file(s->log));
+    if (next <= 0 || judge_cut(s, what, e) < 0) {
+        if (next == 0)
+            *e = *why;
+        return -1;
+    }
+    err_clear(e);
+    log_event(LOG_WARN, "stream", "binlog-torn", "file=%" PRIu64, binlog_file(s->log));
+    binlog_dump_close(s->dump);
+    s->dump = NULL;
+    binlog_torn(s->log);
+    return 0;
+}
+
+static int take_next(struct stream *s, int timeout_ms, struct err *e)
+{
+    const uint8_t *event;
+    size_t len;
+    int rc = binlog_dump_next(s->dump, timeout_ms, &event, &len, e);
+
+    if (rc < 0 && binlog_dump_is_torn(s->dump)) {
+        struct err why = *e;
+
+        return on_torn(s, &why, e) < 0 ? -1 : 1;
+    }
+    if (rc <= 0)
+        return rc;
+    return binlog_take(s->log, event, len, e) < 0 ? -1 : 1;
+}
+
 int my_stream_next(struct stream *s, int timeout_ms, struct event *out, struct err *e)
 {
     int64_t deadline = mono_ms() + timeout_ms;
 
     memset(out, 0, sizeof(*out));
     for (;;) {
-        const uint8_t *event;
         int64_t left;
-        size_t len;
         int rc = binlog_next(s->log, out, e);
 
+        if (rc > 0 && out->kind == EVENT_ABORT)
+            rc = judge_cut(s, out->reason, e) < 0 ? -1 : 1;
         if (rc != 0)
             return rc < 0 ? err_wrap(e, "stream") : 0;
         if (renew(s, e) < 0)
             return -1;
         left = deadline - mono_ms();
-        rc = binlog_dump_next(s->dump, left > 0 ? (int)left : 0, &event, &len, e);
+        rc = take_next(s, left > 0 ? (int)left : 0, e);
         if (rc <= 0)
             return rc < 0 ? err_wrap(e, "stream") : 0;
-        if (binlog_take(s->log, event, len, e) < 0)
-            return err_wrap(e, "stream");
     }
 }
 
