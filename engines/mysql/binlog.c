@@ -17,7 +17,8 @@
 
 /* ---- life ---- */
 
-struct binlog *binlog_new(const struct table_list *tables, uint32_t epoch, struct position from)
+struct binlog *binlog_new(const struct table_list *tables, const char *migration, uint32_t epoch,
+                          struct position from)
 {
     struct binlog *b = calloc(1, sizeof(*b));
 
@@ -27,6 +28,7 @@ struct binlog *binlog_new(const struct table_list *tables, uint32_t epoch, struc
     for (size_t i = 0; i < tables->n; i++)
         b->tables[i].table = table_copy(&b->life, tables->v[i]);
     b->maps = arena_zalloc(&b->life, BINLOG_MAPS_MAX * sizeof(*b->maps));
+    b->migration = arena_strdup(&b->life, migration);
     b->epoch = epoch;
     b->from = from;
     b->reported = from;
@@ -41,6 +43,7 @@ void binlog_free(struct binlog *b)
     for (size_t i = 0; i < b->n; i++)
         binlog_table_release(&b->tables[i]);
     binlog_table_release(&b->mark);
+    binlog_table_release(&b->origin);
     binlog_payload_close(b->payload);
     buf_release(&b->unpacked);
     arena_release(&b->row);
@@ -109,6 +112,30 @@ static int take_place(const struct part *ev, struct position *out, struct err *e
     return 0;
 }
 
+/* The file under way ends. Where we go on from must have been in it, else its tail is lost. */
+static int leave_file(const struct binlog *b, struct err *e)
+{
+    if (position_cmp(binlog_here(b), b->from) >= 0)
+        return 0;
+    err_set(e, ERR_FATAL,
+            "binlog file %" PRIu64 " ends at %" PRIu64 ", before %" PRIu64
+            " from where the stream goes on",
+            b->file, b->offset, b->from.minor);
+    return err_hint(e, "its tail is lost, or this is another server: `lockstep finish --abandon`, "
+                       "then begin anew");
+}
+
+/* A server that ends a file of its own will has ended its transactions before. */
+static int end_whole(struct binlog *b, struct err *e)
+{
+    if (b->in_group && b->begun)
+        return err_set(e, ERR_FATAL,
+                       "binlog file %" PRIu64 " is closed inside of the transaction %s", b->file,
+                       b->gtid);
+    b->in_group = false;
+    return 0;
+}
+
 /* The server says where it begins to read; later, that it has opened the next file. */
 static int on_begin_of_file(struct binlog *b, const struct position *p, struct err *e)
 {
@@ -121,6 +148,8 @@ static int on_begin_of_file(struct binlog *b, const struct position *p, struct e
                        "the server sends binlog %" PRIu64 ":%" PRIu64 " instead of %" PRIu64
                        ":%" PRIu64,
                        p->major, p->minor, was.major, was.minor);
+    if (b->placed && next_file && leave_file(b, e) < 0)
+        return -1;
     if (b->placed && next_file && b->in_group)
         binlog_group_cut(b);
     b->placed = true;
@@ -140,8 +169,8 @@ static int on_rotate(struct binlog *b, struct part *ev, struct err *e)
     if (p.major <= b->file)
         return err_set(e, ERR_FATAL, "binlog file %" PRIu64 " is followed by %" PRIu64, b->file,
                        p.major);
-    if (b->in_group)
-        binlog_group_cut(b);
+    if (leave_file(b, e) < 0 || end_whole(b, e) < 0)
+        return -1;
     b->file = p.major;
     b->offset = p.minor;
     b->idle = true;
@@ -221,6 +250,12 @@ static int on_incident(struct binlog *b, struct part *ev, struct err *e)
                        "anew");
 }
 
+/* The server went down in good order. */
+static int on_stop(struct binlog *b, struct part *ev, struct err *e)
+{
+    return end_whole(b, e);
+}
+
 static int on_nothing(struct binlog *b, struct part *ev, struct err *e)
 {
     return 0;
@@ -229,7 +264,7 @@ static int on_nothing(struct binlog *b, struct part *ev, struct err *e)
 /* By event type; NULL: unknown, or such as could carry rows and is not understood. */
 static binlog_handler *const handlers[256] = {
     [BE_QUERY] = binlog_on_query,
-    [BE_STOP] = on_nothing,
+    [BE_STOP] = on_stop,
     [BE_ROTATE] = on_rotate,
     [BE_INTVAR] = on_nothing, /* for statements, which are judged themselves */
     [BE_APPEND_BLOCK] = on_nothing,

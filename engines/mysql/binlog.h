@@ -6,12 +6,13 @@
  * One normal course: GTID (a transaction begins, `commit` is where), TABLE_MAP, row events, XID (it
  * ends, `next` is behind it). BEGIN is handed out with the first change that concerns the plan; a
  * transaction without one is only a position. Three things matter. (1) A transaction whose first
- * row is in lockstep.origin is our own and left out whole. (2) Rows are handed out one by one, so
- * that memory is bounded by the largest event, and can not be taken back: a transaction that rolls
- * back what it logged, or whose outcome is told later (XA), is refused when it touches a planned
- * table. (3) What is not understood and could carry rows stops the stream; nothing is skipped. (4)
- * A server that dies while it writes a transaction leaves a file that ends inside of it, and goes
- * on in the next one: what was handed out of that transaction is taken back by EVENT_ABORT. */
+ * row is this migration's in lockstep.origin is our own and left out whole. (2) Rows are handed out
+ * one by one, so that memory is bounded by the largest event, and can not be taken back: a
+ * transaction that rolls back what it logged, or whose outcome is told later (XA), is refused when
+ * it touches a planned table. (3) What is not understood and could carry rows stops the stream;
+ * nothing is skipped. (4) A server that dies while it writes a transaction leaves a file that ends
+ * inside of it, and goes on in the next one: what was handed out of that transaction is taken back
+ * by EVENT_ABORT. */
 #ifndef LOCKSTEP_ENGINES_MYSQL_BINLOG_H
 #define LOCKSTEP_ENGINES_MYSQL_BINLOG_H
 
@@ -72,8 +73,10 @@ enum binlog_event {
 
 struct binlog;
 
-/* Copies the tables. from: {file number, offset}; events before it are stepped over. */
-struct binlog *binlog_new(const struct table_list *tables, uint32_t epoch, struct position from);
+/* Copies the tables. migration: what it loaded and applied here itself is left out. from: {file
+ * number, offset}; events before it are stepped over. */
+struct binlog *binlog_new(const struct table_list *tables, const char *migration, uint32_t epoch,
+                          struct position from);
 void binlog_free(struct binlog *b);
 
 /* Takes the next event, header to checksum; binlog_next has to have answered 0. It is borrowed

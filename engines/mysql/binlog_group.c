@@ -136,13 +136,15 @@ int binlog_on_xa_prepare(struct binlog *b, struct part *ev, struct err *e)
 
 /* ---- rows ---- */
 
-static enum map_use use_of(const struct binlog *b, const char *schema, const char *name,
+static enum map_use use_of(struct binlog *b, const char *schema, const char *name,
                            struct binlog_table **table)
 {
-    if (strcmp(schema, MY_CONTROL) == 0)
-        return strcmp(name, "origin") == 0 ? MAP_ORIGIN
-               : strcmp(name, "mark") == 0 ? MAP_MARK
-                                           : MAP_FOREIGN;
+    if (strcmp(schema, MY_CONTROL) == 0) {
+        bool origin = strcmp(name, "origin") == 0;
+
+        *table = origin ? &b->origin : &b->mark;
+        return origin ? MAP_ORIGIN : strcmp(name, "mark") == 0 ? MAP_MARK : MAP_FOREIGN;
+    }
     for (size_t i = 0; i < b->n; i++) {
         if (strcmp(b->tables[i].table->schema, schema) != 0 ||
             strcmp(b->tables[i].table->name, name) != 0)
@@ -170,7 +172,7 @@ static struct map_entry *find_map(struct binlog *b, uint64_t id)
 int binlog_on_table_map(struct binlog *b, struct part *ev, struct err *e)
 {
     uint64_t id = take_table_id(b, ev);
-    struct map_entry m = {.id = id, .table = &b->mark};
+    struct map_entry m = {.id = id};
     struct map_entry *old;
     const char *schema;
     const char *name;
@@ -180,7 +182,7 @@ int binlog_on_table_map(struct binlog *b, struct part *ev, struct err *e)
     if (binlog_map_names(ev->body.p, reader_left(&ev->body), &schema, &name, e) < 0)
         return -1;
     m.use = use_of(b, schema, name, &m.table);
-    if ((m.use == MAP_PLANNED || m.use == MAP_MARK) &&
+    if (m.use != MAP_FOREIGN &&
         binlog_table_map(m.table, ev->body.p, reader_left(&ev->body), e) < 0)
         return err_wrap(e, "%s.%s", schema, name);
     if (b->maps_stale)
@@ -196,30 +198,33 @@ int binlog_on_table_map(struct binlog *b, struct part *ev, struct err *e)
     return 0;
 }
 
-/* The row that my_mark() wrote: its column "token". */
-static int take_token(struct binlog *b, const struct binlog_rows *rows, struct err *e)
+/* A text of the first image of a row of our own control tables; out is "" if it is not there. */
+static int take_text(struct binlog *b, const char *column, char *out, size_t size, struct err *e)
 {
-    static const struct column text = {.name = (char *)"token", .kind = TYPE_TEXT};
-    const struct binlog_map *m = &b->mark.map;
+    static const struct column text = {.name = (char *)"text", .kind = TYPE_TEXT};
+    const struct binlog_rows *rows = &b->rows;
+    const struct binlog_map *m = &rows->table->map;
+    const uint8_t *present = rows->op == OP_INSERT ? rows->after : rows->before;
     const uint8_t *nulls;
     struct reader r;
     size_t k = 0;
 
+    out[0] = '\0';
     reader_init(&r, rows->at, (size_t)(rows->end - rows->at));
     nulls = reader_bytes(&r, (m->n + 7) / 8);
     for (size_t i = 0; nulls && i < m->n; i++) {
         struct value v = {0};
         const char *unfit = NULL;
 
-        if (!binlog_bit(rows->after, i) || binlog_bit(nulls, k++))
+        if (!binlog_bit(present, i) || binlog_bit(nulls, k++))
             continue;
-        if (!m->columns[i].name || strcmp(m->columns[i].name, "token") != 0) {
+        if (!m->columns[i].name || strcmp(m->columns[i].name, column) != 0) {
             binlog_value_skip(&m->columns[i], &r);
             continue;
         }
         binlog_value_take(&b->row, &m->columns[i], &text, &r, &v, &unfit);
-        if (!r.bad && !unfit && v.len < sizeof(b->token))
-            snprintf(b->token, sizeof(b->token), "%.*s", (int)v.len, v.data);
+        if (!r.bad && !unfit && v.len < size)
+            snprintf(out, size, "%.*s", (int)v.len, v.data);
     }
     return r.bad ? binlog_bad_format("row", e) : 0;
 }
@@ -279,7 +284,9 @@ static int open_rows(struct binlog *b, const struct map_entry *m, struct part *e
         return -1;
     b->rows_ordinal = ordinal;
     if (m->use == MAP_MARK)
-        return kind.op == OP_INSERT ? take_token(b, &b->rows, e) : 0;
+        return kind.op == OP_INSERT ? take_text(b, "token", b->token, sizeof(b->token), e) : 0;
+    if (m->use == MAP_ORIGIN)
+        return take_text(b, "migration", b->from_migration, sizeof(b->from_migration), e);
     b->has_rows = true;
     return 0;
 }
@@ -308,8 +315,11 @@ int binlog_on_rows(struct binlog *b, struct part *ev, struct err *e)
         return 0;
     if (!m)
         return err_set(e, ERR_FATAL, "the binlog has rows of a table that it does not describe");
-    if (!b->rows_seen)
-        b->ours = m->use == MAP_ORIGIN;
+    if (!b->rows_seen && m->use == MAP_ORIGIN) {
+        if (open_rows(b, m, ev, e) < 0)
+            return -1;
+        b->ours = strcmp(b->from_migration, b->migration) == 0;
+    }
     b->rows_seen = true;
     if (b->ours || m->use == MAP_FOREIGN || m->use == MAP_ORIGIN)
         return 0;

@@ -44,6 +44,9 @@ struct binlog {
     size_t n;
     struct binlog_table *tables; /* the plan */
     struct binlog_table mark;    /* lockstep.mark */
+    struct binlog_table origin;  /* lockstep.origin */
+    char *migration;             /* whose rows of it are ours */
+    char from_migration[64];     /* of the origin's row that was read last */
     uint32_t epoch;
     struct position from;
     struct position reported; /* by EVENT_POSITION, MARK or COMMIT */

@@ -322,8 +322,10 @@ static int install(struct my_db *db, struct err *e)
     if (!c.origin &&
         my_execf(db, e,
                  "CREATE TABLE " MY_CONTROL ".origin ("
-                 " id BIGINT UNSIGNED NOT NULL PRIMARY KEY, n BIGINT UNSIGNED NOT NULL,"
-                 " at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP) ENGINE = InnoDB") != 0)
+                 " migration VARCHAR(32) NOT NULL, id BIGINT UNSIGNED NOT NULL,"
+                 " n BIGINT UNSIGNED NOT NULL, at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP,"
+                 " PRIMARY KEY (migration, id)) ENGINE = InnoDB"
+                 " DEFAULT CHARACTER SET utf8mb4") != 0)
         return -1;
     if (c.facts)
         return 0;

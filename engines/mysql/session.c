@@ -344,8 +344,9 @@ void my_close(struct db *base)
         if (db->in_txn)
             (void)my_execf(db, NULL, "ROLLBACK");
         if (!db->broken)
-            (void)my_execf(db, NULL, "DELETE FROM " MY_CONTROL ".origin WHERE id = %lu",
-                           mysql_thread_id(db->conn));
+            (void)my_execf(db, NULL,
+                           "DELETE FROM " MY_CONTROL ".origin WHERE migration = '%s' AND id = %lu",
+                           db->migration, mysql_thread_id(db->conn));
     }
     if (db->broken)
         my_cut_off(db->conn);
@@ -391,9 +392,9 @@ int my_renew(struct my_db *db, struct err *e)
 static int write_origin(struct my_db *db, struct err *e)
 {
     int rc = my_execf(db, e,
-                      "INSERT INTO " MY_CONTROL ".origin (id, n) VALUES (%lu, 1)"
+                      "INSERT INTO " MY_CONTROL ".origin (migration, id, n) VALUES ('%s', %lu, 1)"
                       " ON DUPLICATE KEY UPDATE n = n + 1, at = CURRENT_TIMESTAMP",
-                      mysql_thread_id(db->conn));
+                      db->migration, mysql_thread_id(db->conn));
 
     if (rc == 0)
         db->has_origin = true;

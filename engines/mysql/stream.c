@@ -170,7 +170,7 @@ int my_stream_open(const struct stream_request *r, struct stream **out, struct e
     s->options.migration = arena_strdup(&s->life, r->options->migration);
     s->options.use = DB_CONTROL;
     s->durable = r->from;
-    s->log = binlog_new(r->tables, r->epoch, r->from);
+    s->log = binlog_new(r->tables, s->options.migration, r->epoch, r->from);
     if (start(s, e) < 0) {
         my_stream_close(s);
         return -1;

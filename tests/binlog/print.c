@@ -53,7 +53,7 @@ int main(int argc, char **argv)
         return 2;
     }
     plan_parse(&a, text, &plan);
-    b = binlog_new(&plan, 1, (struct position){1, 4});
+    b = binlog_new(&plan, "zoo", 1, (struct position){1, 4});
     rc = feed_file(b, data, len, print_event, NULL, &e);
     if (rc < 0)
         fprintf(stderr, "%s\n", e.msg);

@@ -86,7 +86,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct err e = {0};
 
     plan_parse(&a, text, &plan);
-    b = binlog_new(&plan, 1, (struct position){1, FIRST});
+    b = binlog_new(&plan, "fuzz", 1, (struct position){1, FIRST});
     invariant(feed_place(b, "binlog.000001", &e) == 0 && feed_format(b, &at, &sum) == 0);
     for (size_t i = 0; i + 3 <= size;) {
         size_t len = (size_t)data[i + 1] | (size_t)data[i + 2] << 8;

@@ -85,7 +85,8 @@ static struct position start(void)
     sql("CREATE TABLE stream_test.t (id INT PRIMARY KEY, note LONGTEXT, day DATE)");
     sql("CREATE TABLE stream_test.u (id INT)");
     sql("CREATE DATABASE IF NOT EXISTS lockstep CHARACTER SET ascii");
-    sql("CREATE TABLE IF NOT EXISTS lockstep.origin (id BIGINT UNSIGNED PRIMARY KEY, n INT)");
+    sql("CREATE TABLE IF NOT EXISTS lockstep.origin (migration VARCHAR(32), id BIGINT UNSIGNED,"
+        " n INT, PRIMARY KEY (migration, id))");
     sql("CREATE TABLE IF NOT EXISTS lockstep.mark (token VARCHAR(64) PRIMARY KEY)");
     if (my_stream_create(&options, &plan, false, &arena, &o, &e) < 0)
         fail_msg("%s", e.msg);
@@ -136,10 +137,22 @@ static void test_ours_and_marks(void **state)
     struct event ev;
 
     sql("START TRANSACTION");
-    sql("REPLACE INTO lockstep.origin VALUES (1, 1)");
+    sql("INSERT INTO lockstep.origin VALUES ('streamtest', 1, 1)");
     sql("INSERT INTO stream_test.t VALUES (5, 'ours', NULL)");
     sql("COMMIT");
+    sql("START TRANSACTION");
+    sql("UPDATE lockstep.origin SET n = n + 1 WHERE migration = 'streamtest'");
+    sql("INSERT INTO stream_test.t VALUES (6, 'ours', NULL)");
+    sql("COMMIT");
+    /* What another migration brings to this server is news to this one. */
+    sql("START TRANSACTION");
+    sql("INSERT INTO lockstep.origin VALUES ('other', 1, 1)");
+    sql("INSERT INTO stream_test.t VALUES (7, 'theirs', NULL)");
+    sql("COMMIT");
     sql("REPLACE INTO lockstep.mark VALUES ('token-1')");
+    assert_int_equal(next(s).kind, EVENT_BEGIN);
+    expect_change(s, OP_INSERT, "7");
+    assert_int_equal(next(s).kind, EVENT_COMMIT);
     ev = next(s);
     assert_int_equal(ev.kind, EVENT_MARK);
     assert_string_equal(ev.token, "token-1");
@@ -244,24 +257,25 @@ static void test_rolled_back(void **state)
 }
 
 /* A closed stream's file is in use, and not purged, until the server sees that we are gone. */
-static void until_no_dump(void)
+static void purge_to(const char *name)
 {
     int64_t deadline = mono_ms() + WAIT_MS;
-    int64_t n = 1;
+    char purge[200];
+    bool gone = false;
 
-    while (n > 0 && mono_ms() < deadline) {
+    snprintf(purge, sizeof(purge), "PURGE BINARY LOGS TO '%s'", name);
+    while (!gone && mono_ms() < deadline) {
         struct err e = {0};
-        MYSQL_RES *res = my_query(my_db_from(db),
-                                  "SELECT count(*) FROM information_schema.processlist"
-                                  " WHERE command LIKE 'Binlog Dump%'",
-                                  &e);
+        MYSQL_RES *res;
 
+        sql(purge);
+        res = my_query(my_db_from(db), "SHOW BINARY LOGS", &e);
         assert_non_null(res);
-        n = my_int(mysql_fetch_row(res)[0]);
+        gone = strcmp(mysql_fetch_row(res)[0], name) == 0;
         mysql_free_result(res);
         nap_ms(20);
     }
-    assert_int_equal(n, 0);
+    assert_true(gone);
 }
 
 static void test_purged_and_xa(void **state)
@@ -272,15 +286,12 @@ static void test_purged_and_xa(void **state)
     struct err e = {0};
     struct position now;
     char name[100];
-    char purge[200];
 
     start();
-    until_no_dump();
     sql("FLUSH BINARY LOGS");
     assert_int_equal(my_current_position(db, &now, &e), 0);
     assert_int_equal(my_binlog_name(my_db_from(db), now.major, name, sizeof(name), &e), 0);
-    snprintf(purge, sizeof(purge), "PURGE BINARY LOGS TO '%s'", name);
-    sql(purge);
+    purge_to(name);
     assert_int_equal(my_stream_open(&r, &s, &e), -1);
     assert_int_equal(e.class, ERR_FATAL);
     sql("XA START 'branch'");
