@@ -20,8 +20,11 @@ static void print_row(const char *what, const struct row *r)
 
 static void print_event(void *arg, const struct event *ev)
 {
-    static const char *const names[] = {"none", "begin",    "change", "commit",
-                                        "mark", "position", "table"};
+    static const char *const names[] = {
+        [EVENT_NONE] = "none",     [EVENT_BEGIN] = "begin",       [EVENT_CHANGE] = "change",
+        [EVENT_COMMIT] = "commit", [EVENT_ABORT] = "abort",       [EVENT_MARK] = "mark",
+        [EVENT_TABLE] = "table",   [EVENT_POSITION] = "position",
+    };
 
     (void)arg;
     printf("%s", names[ev->kind]);
