@@ -229,8 +229,16 @@ static int handle(struct cursor *c, const struct journal_record *jr, struct err 
     struct record r;
 
     if (jr->generation != c->generation) {
-        if (c->in_txn)
+        /* What lies before is applied, gathered or void: the journal may forget it with the next
+         * commit, not only when this transaction has come whole. */
+        if (c->in_txn) {
             discard_unfinished(c);
+            c->frontier.record = jr->number;
+            if (c->only && c->frontier.record >= c->stop_record) {
+                c->stopped = true; /* this record is the main stream's */
+                return 0;
+            }
+        }
         c->generation = jr->generation;
     }
     if (jr->len > LARGE_ROW && !c->large) {

@@ -3,6 +3,7 @@
 #include "control/facts.h"
 #include "engines/mysql/driver.h"
 #include "engines/postgres/driver.h"
+#include "run/run.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -63,10 +64,9 @@ static unsigned long long start_ticks(void)
 /* host:pid:start. The start names the process among all that ever had this pid. */
 static void name_holder(char *out, size_t size)
 {
-    char host[60] = "localhost";
+    char host[HOLDER_HOST_MAX];
 
-    gethostname(host, sizeof(host) - 1);
-    host[sizeof(host) - 1] = '\0';
+    holder_host(host);
     snprintf(out, size, "%s:%d:%llu", host, (int)getpid(), start_ticks());
 }
 

@@ -1,3 +1,4 @@
+/* clang-format off */
 /* The facts that must survive, as rows of the target's control table (engine.h: fact_*).
  *
  *   kind       key                 body
@@ -5,10 +6,12 @@
  *   stream     "forward"           state creating|created, start, epoch, common cut and snapshot
  *   table      "public.orders"     its planned shape's facts: chunks, common (cut), state
  *   chunk      "public.orders/001-000012"  range, state planned|claimed|done, holder, until_ms,
- * cut… shape      "public.orders"     the table as it was planned: columns, types, key
- * (control/plan.h) step       "2/000007"          a schema step: name, sql…, state
- * planned|ready|running|done phase      "load"              how far the conductor is (enum
- * load_phase) checkpoint "forward"           next, record, generation, epoch, marker, ts_us, totals
+ *                                  cut …
+ *   shape      "public.orders"     the table as it was planned: columns, types, key (control/plan.h)
+ *   step       "2/000007"          a schema step: name, sql …, state planned|ready|running|done
+ *   phase      "load"              how far the conductor is (enum load_phase)
+ *   turn       "conductor"         whose turn it is: raised by each conductor that takes over
+ *   checkpoint "forward"           next, record, generation, epoch, marker, ts_us, totals
  *   lane       "public.orders"     state, next, record, reason
  *   lease      "capture"           holder, until_ms (server clock)
  *   request    "park/public.x" …   what a command asks of a running stage; removed when obeyed
@@ -22,6 +25,7 @@
  * Every function takes the caller's own connection to the target; where it says "in a transaction"
  * the caller has one open, and the fact is true exactly if that transaction commits.
  */
+/* clang-format on */
 #ifndef LOCKSTEP_CONTROL_FACTS_H
 #define LOCKSTEP_CONTROL_FACTS_H
 
@@ -96,8 +100,16 @@ enum load_phase {
 };
 const char *load_phase_name(enum load_phase p);
 int load_phase_get(struct db *db, enum load_phase *out, struct err *e);
-/* Only forward; setting an earlier one is a bug. */
+/* Only forward. ERR_FENCED: another conductor is further already. */
 int load_phase_set(struct db *db, enum load_phase p, struct err *e);
+
+/* ---- the conductor's turn ---- */
+
+/* Takes it over; *turn is ours until another one does so. */
+int turn_take(struct db *db, const char *holder, int64_t *turn, struct err *e);
+/* First write of a transaction that goes by what was read before it: locks the row and checks that
+ * it still is our turn. ERR_FENCED: another conductor took over. In a transaction. */
+int turn_hold(struct db *db, int64_t turn, struct err *e);
 
 /* ---- checkpoint: where apply stands; one a stream ---- */
 

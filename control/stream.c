@@ -205,6 +205,37 @@ int load_phase_set(struct db *db, enum load_phase p, struct err *e)
 
     if (load_phase_get(db, &now, e) < 0)
         return -1;
-    invariant(p >= now);
+    if (p < now)
+        return err_set(e, ERR_FENCED, "the load is further already: %s", load_phase_names[now]);
     return fact_write(db, "phase", "load", json_pack("{s:s}", "phase", load_phase_names[p]), e);
+}
+
+/* ---- the conductor's turn ---- */
+
+int turn_take(struct db *db, const char *holder, int64_t *turn, struct err *e)
+{
+    json_t *body;
+    int64_t seen;
+
+    if (fact_read(db, "turn", "conductor", &body, &seen, e) < 0)
+        return -1;
+    json_decref(body);
+    if (fact_cas(db, "turn", "conductor", seen, json_pack("{s:s}", "holder", holder ? holder : ""),
+                 e) < 0)
+        return -1;
+    *turn = seen + 1;
+    return 0;
+}
+
+int turn_hold(struct db *db, int64_t turn, struct err *e)
+{
+    struct fact fact = {0};
+    int found = db->engine->fact_get(db, "turn", "conductor", true, &fact, e);
+
+    if (found < 0)
+        return err_wrap(e, "control fact turn conductor");
+    json_decref(fact.body);
+    if (!found || fact.version != turn)
+        return err_set(e, ERR_FENCED, "another conductor took over");
+    return 0;
 }

@@ -1,5 +1,7 @@
 #include "core/data.h"
 
+#include "core/text.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -66,6 +68,26 @@ bool row_complete(const struct row *r)
     return true;
 }
 
+/* Text up to max bytes of it, at a character's border; anything else in hex. */
+static void print_value(struct buf *out, const struct value *v, size_t max)
+{
+    bool text = text_is_utf8(v->data, v->len) && !memchr(v->data, 0, v->len);
+    size_t n = v->len < max ? v->len : max;
+
+    if (text) {
+        while (n > 0 && n < v->len && ((unsigned char)v->data[n] & 0xc0) == 0x80)
+            n--;
+        buf_add(out, v->data, n);
+    } else {
+        n = n < max / 2 ? n : max / 2;
+        buf_adds(out, "\\x");
+        for (size_t i = 0; i < n; i++)
+            buf_addf(out, "%02x", (unsigned char)v->data[i]);
+    }
+    if (n < v->len)
+        buf_adds(out, "…");
+}
+
 void row_print(struct buf *out, const struct row *r, size_t max_value)
 {
     buf_addc(out, '(');
@@ -78,9 +100,7 @@ void row_print(struct buf *out, const struct row *r, size_t max_value)
             buf_adds(out, v->state == VALUE_NULL ? "NULL" : "unchanged");
             continue;
         }
-        buf_add(out, v->data, v->len < max_value ? v->len : max_value);
-        if (v->len > max_value)
-            buf_adds(out, "…");
+        print_value(out, v, max_value);
     }
     buf_addc(out, ')');
 }

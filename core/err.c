@@ -1,5 +1,7 @@
 #include "core/err.h"
 
+#include "core/text.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +19,7 @@ int err_set(struct err *e, enum err_class class, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(e->msg, sizeof(e->msg), fmt, ap);
     va_end(ap);
+    text_clean(e->msg);
     return -1;
 }
 
@@ -29,6 +32,7 @@ int err_hint(struct err *e, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(e->hint, sizeof(e->hint), fmt, ap);
     va_end(ap);
+    text_clean(e->hint);
     return -1;
 }
 
@@ -46,6 +50,7 @@ int err_wrap(struct err *e, const char *fmt, ...)
     snprintf(whole, sizeof(whole), "%s: %s", context, e->msg);
     memcpy(e->msg, whole, sizeof(e->msg) - 1);
     e->msg[sizeof(e->msg) - 1] = '\0';
+    text_clean(e->msg);
     return -1;
 }
 

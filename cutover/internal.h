@@ -106,6 +106,9 @@ int state_set(struct cutover *c, enum cutover_state state, const char *going, st
 void note(struct cutover *c, const char *name, json_t *value);
 /* Locks the row in the open transaction of the opening side; ERR_FENCED if it is not ours. */
 int state_hold(struct cutover *c, struct err *e);
+/* ERR_FENCED if the row is not ours any more; asked outside of a transaction, before something that
+ * cannot be had back is taken away. */
+int state_check(struct cutover *c, struct err *e);
 /* What the row says that is being done: a state's name, "undo", or NULL. */
 const char *state_going(const struct cutover *c);
 void state_clear(struct cutover *c);

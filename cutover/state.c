@@ -110,6 +110,21 @@ int state_hold(struct cutover *c, struct err *e)
     return 0;
 }
 
+int state_check(struct cutover *c, struct err *e)
+{
+    int64_t version;
+    json_t *body;
+
+    if (!c->opening)
+        return err_set(e, ERR_RETRY, "no connection to the side that opens");
+    if (fact_read(c->opening, "cutover", c->road.direction, &body, &version, e) < 0)
+        return -1;
+    json_decref(body);
+    if (version != c->version)
+        return err_set(e, ERR_FENCED, "another coordinator took the cutover over");
+    return 0;
+}
+
 void state_clear(struct cutover *c)
 {
     json_decref(c->body);

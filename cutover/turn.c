@@ -226,8 +226,10 @@ int turn_forget(struct cutover *c, struct err *e)
         return -1;
     if (seen.state == STREAM_NONE)
         return 0;
-    if (stream_fact_creating(db, &seen, e) < 0 || await_stages(c, e) < 0 ||
-        c->turn->source.engine->stream_drop(&options, e) < 0 ||
+    /* A coordinator that hung before this may have a successor that has switched: its applications
+     * need this way. */
+    if (state_check(c, e) < 0 || stream_fact_creating(db, &seen, e) < 0 || await_stages(c, e) < 0 ||
+        state_check(c, e) < 0 || c->turn->source.engine->stream_drop(&options, e) < 0 ||
         owned_journal(c->turn, db, &journal, e) < 0 || journal_remove(&journal.options, e) < 0 ||
         db->engine->begin(db, e) < 0)
         return err_wrap(e, "taking the way back away");

@@ -6,6 +6,7 @@
 #include "core/run.h"
 #include "run/run.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,15 +35,41 @@ void leases_init(struct leases *l, const struct migration *m, unsigned stages)
 
 /* ---- processes that vanished ---- */
 
+static uint32_t hash_more(uint32_t h, const char *text, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        h = (h ^ (unsigned char)text[i]) * 16777619u;
+    return h;
+}
+
+void holder_host(char out[HOLDER_HOST_MAX])
+{
+    char name[60] = "localhost";
+    char text[100];
+    uint32_t h = 2166136261u;
+    FILE *f = fopen("/proc/sys/kernel/random/boot_id", "re");
+    ssize_t len = readlink("/proc/self/ns/pid", text, sizeof(text));
+
+    if (len > 0)
+        h = hash_more(h, text, (size_t)len);
+    if (f && fgets(text, sizeof(text), f))
+        h = hash_more(h, text, strlen(text));
+    if (f)
+        fclose(f);
+    gethostname(name, sizeof(name) - 1);
+    name[sizeof(name) - 1] = '\0';
+    snprintf(out, HOLDER_HOST_MAX, "%s-%08" PRIx32, name, h);
+}
+
 /* host:pid:start; 0 if it is not such a text, or of another host. */
 static int holder_pid(const char *holder, unsigned long long *start)
 {
-    char host[60] = "";
+    char host[HOLDER_HOST_MAX];
     const char *pid = NULL;
     const char *ticks = strrchr(holder, ':');
     size_t len;
 
-    gethostname(host, sizeof(host) - 1);
+    holder_host(host);
     len = strlen(host);
     if (strncmp(holder, host, len) == 0 && holder[len] == ':')
         pid = holder + len + 1;

@@ -41,5 +41,9 @@ int run_stages(const struct run_request *r, enum run_end *end, struct err *e);
 
 /* Is the holder's process certainly dead? Only known for this host. */
 bool holder_is_dead(const char *holder);
+/* This machine's part of a holder's name: the host's name, and a mark of its boot and of our pid
+ * namespace, since containers and clones may share the name, and pids mean nothing across them. */
+#define HOLDER_HOST_MAX 70
+void holder_host(char out[HOLDER_HOST_MAX]);
 
 #endif

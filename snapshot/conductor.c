@@ -42,9 +42,27 @@ void conductor_close(struct conductor *c)
     free(c);
 }
 
+/* One that was stopped in the middle of a step, for longer than its lease, would else write what it
+ * had decided over what its successor did meanwhile. */
+int conductor_begin(struct conductor *c, struct err *e)
+{
+    if (c->target->engine->begin(c->target, e) < 0)
+        return -1;
+    if (turn_hold(c->target, c->turn, e) == 0)
+        return 0;
+    c->target->engine->rollback(c->target, NULL);
+    return -1;
+}
+
 static int set_phase(struct conductor *c, enum load_phase p, struct err *e)
 {
-    if (load_phase_set(c->target, p, e) < 0)
+    if (conductor_begin(c, e) < 0)
+        return -1;
+    if (load_phase_set(c->target, p, e) < 0) {
+        c->target->engine->rollback(c->target, NULL);
+        return -1;
+    }
+    if (c->target->engine->commit(c->target, e) < 0)
         return -1;
     log_event(LOG_INFO, "snapshot", "phase", "load=%s", load_phase_name(p));
     return 0;
@@ -240,7 +258,7 @@ static int open_lanes(struct conductor *c, const struct stream_fact *stream, str
 static int finish_load(struct conductor *c, const struct stream_fact *stream, struct arena *a,
                        struct err *e)
 {
-    if (c->target->engine->begin(c->target, e) < 0)
+    if (conductor_begin(c, e) < 0)
         return -1;
     if (open_lanes(c, stream, a, e) < 0) {
         c->target->engine->rollback(c->target, NULL);
@@ -392,6 +410,8 @@ static int step(struct conductor *c, struct arena *a, struct err *e)
     if (exists && !c->settled && steps_recover(c, e) < 0)
         return -1;
     c->settled = true;
+    if (exists && !c->turn && turn_take(c->target, c->m->holder, &c->turn, e) < 0)
+        return -1;
     if (exists && load_phase_get(c->target, &phase, e) < 0)
         return -1;
     return phases[phase](c, a, e);
@@ -403,6 +423,8 @@ enum step_result conductor_step(struct conductor *c, struct err *e)
     int status = step(c, &a, e);
 
     arena_release(&a);
+    if (status < 0 && e->class == ERR_FENCED)
+        c->turn = 0;
     if (status < 0)
         disconnect(c);
     return (enum step_result)status;

@@ -14,7 +14,11 @@ struct conductor {
     struct db *holder; /* of the common snapshot; NULL: gone, or not needed any more */
     bool marked;       /* the stream has been told to pass the highest cut */
     bool settled;      /* leftovers of dead processes have been looked for */
+    int64_t turn;      /* 0: not taken */
 };
+
+/* Begins a transaction on the target that a conductor who woke up late cannot commit. */
+int conductor_begin(struct conductor *c, struct err *e);
 
 /* ---- steps.c: schema steps ---- */
 

@@ -27,7 +27,7 @@ static int write_plan(struct conductor *c, const struct table *t, const struct r
 {
     const struct engine *engine = c->target->engine;
 
-    if (engine->begin(c->target, e) < 0)
+    if (conductor_begin(c, e) < 0)
         return -1;
     /* The truncation comes first: it waits for a worker that is still loading a chunk of the old
      * plan, whose ledger line is then found done, and goes. */

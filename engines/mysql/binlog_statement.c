@@ -3,6 +3,8 @@
 #include "engines/mysql/binlog_machine.h"
 #include "engines/mysql/binlog_sql.h"
 
+#include "core/text.h"
+
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -49,6 +51,7 @@ static void on_ddl(struct binlog *b, const char *sql, size_t len, const char *sc
 
     for (char *p = text; *p; p++)
         *p = (unsigned char)*p < 0x20 ? ' ' : *p;
+    text_clean(text); /* in whatever character set it was said, and cut */
     sql_names(sql, len, schema, take_sql_name, &n);
 }
 
