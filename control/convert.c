@@ -2,6 +2,7 @@
 
 #include "control/plan.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 struct converting {
@@ -134,6 +135,42 @@ static void refuse_renames(struct converting *k, const struct table_list *tables
     }
 }
 
+struct named {
+    const char *there;
+    const char *here;
+};
+
+static int by_name_there(const void *x, const void *y)
+{
+    const struct named *a = x;
+    const struct named *b = y;
+    int order = strcmp(a->there, b->there);
+
+    return order ? order : strcmp(a->here, b->here);
+}
+
+/* Two of the source's schemas may have become one: the rows of both would go into one table.
+ * Names that differ in their letters' case alone are two; a server that takes them for one is asked
+ * for names without capitals by its own check. */
+static void refuse_shared_names(struct converting *k, const struct table_list *tables)
+{
+    struct named *v = arena_zalloc(k->arena, (tables->n + 1) * sizeof(*v));
+
+    for (size_t i = 0; i < tables->n; i++) {
+        v[i].there = arena_strdup(k->arena, table_label(table_there(tables->v[i])));
+        v[i].here = arena_strdup(k->arena, table_label(tables->v[i]));
+    }
+    qsort(v, tables->n, sizeof(*v), by_name_there);
+    for (size_t i = 1; i < tables->n; i++) {
+        if (strcmp(v[i - 1].there, v[i].there) == 0)
+            found(k, true, v[i].here,
+                  arena_printf(k->arena, "on the target it would be %s, and so would %s",
+                               v[i].there, v[i - 1].here),
+                  "give their schemas different names there in schemas:, or add one of the tables"
+                  " to tables.exclude");
+    }
+}
+
 int convert_plan(const struct migration *m, struct db *source, const struct table_list *tables,
                  struct arena *a, struct conversion *out, struct err *e)
 {
@@ -156,6 +193,7 @@ int convert_plan(const struct migration *m, struct db *source, const struct tabl
         convert_columns(&k, &out->def.tables[i], t, out->verdicts[i]);
         warn_table(&k, &out->def.tables[i], label);
     }
+    refuse_shared_names(&k, tables);
     return 0;
 }
 
