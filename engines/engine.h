@@ -153,8 +153,10 @@ struct schema_step {
     const char *name;  /* unique in the migration: "index public.orders_note_idx" */
     const char *table; /* label whose load it waits for, or NULL */
     const char *sql;
-    const char *undo;  /* run first when the step is found half done (online steps), or NULL */
-    bool online;       /* not in a transaction (CONCURRENTLY): autocommit, undo before a repeat */
+    const char *undo; /* run first when the step is found half done (online steps), or NULL */
+    bool online;      /* not in a transaction (CONCURRENTLY): autocommit, undo before a repeat */
+    bool whole;       /* online, and taken whole or not at all: what the server refused left nothing
+                         behind, so undo (which might meet somebody else's object) is not for it */
     bool pauses_apply; /* has no online form: apply stands at a transaction boundary meanwhile */
 };
 struct schema_steps {
@@ -375,7 +377,8 @@ struct engine {
     /* NULL: between two of this engine describe and schema_render do it too. */
     int (*schema_steps)(const struct schema_request *r, struct arena *a, struct schema_steps *out,
                         struct err *e);
-    /* Runs one statement list in the open transaction, or in autocommit for an online step. */
+    /* Runs one statement list in the open transaction, or in autocommit for an online step. If the
+     * server was not heard to answer a `whole` one: ERR_UNKNOWN, or ERR_STOPPED. */
     int (*schema_run)(struct db *db, const char *sql, bool online, struct err *e);
     /* Ends sessions of this migration's dead processes that still run schema steps. */
     int (*schema_settle)(struct db *db, struct err *e);

@@ -35,6 +35,7 @@ static const char *take_text(struct rendering *r)
 static void add(struct rendering *r, struct schema_step step)
 {
     step.online = true;
+    step.whole = true;
     schema_steps_add(r->arena, r->out, &r->cap, step);
 }
 
