@@ -91,9 +91,39 @@ static void warn_columns(struct converting *k, const struct table_def *d, const 
     }
 }
 
+/* Behind the switch nothing would give such a column its number. */
+static void judge_counters(struct converting *k, const struct table_def *d, const char *label)
+{
+    const struct index_def *index;
+    int counter = table_counter(d, &index);
+
+    if (!k->m->target.engine->counts_by_index)
+        return;
+    for (size_t i = 0; i < d->table->ncolumns; i++) {
+        const char *name = d->columns[i].column->name;
+        const char *object = arena_printf(k->arena, "%s.%s", label, name);
+
+        if (d->columns[i].default_kind != DEFAULT_IDENTITY || (int)i == counter)
+            continue;
+        if (counter < 0)
+            found(k, true, object,
+                  "it is numbered by the server, and no index begins with it, without which the"
+                  " target does not number it",
+                  arena_printf(k->arena, "on the source: an index on (%s)", name));
+        else
+            found(k, false, object,
+                  arena_printf(k->arena,
+                               "the target numbers one column of a table, here %s: this one gets"
+                               " no number by itself there",
+                               d->columns[counter].column->name),
+                  "let the application give it its values, or add a trigger behind the cutover");
+    }
+}
+
 static void warn_table(struct converting *k, const struct table_def *d, const char *label)
 {
     warn_columns(k, d, label);
+    judge_counters(k, d, label);
     for (size_t i = 0; i < d->nindexes; i++) {
         if (d->indexes[i].unfit)
             found(k, false, label,

@@ -307,6 +307,8 @@ struct engine {
      * scan_begin with snapshot NULL on a connection with an open transaction reads under that one,
      * and scan_end leaves it open. */
     bool exports_snapshots;
+    /* It numbers one column of a table, and only the first column of an index. */
+    bool counts_by_index;
     /* What its type "json" holds is put into a form of its own: the text does not come back. */
     bool normalizes_json;
 

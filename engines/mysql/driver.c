@@ -5,6 +5,7 @@
 
 const struct engine engine_mysql = {
     .name = "mysql",
+    .counts_by_index = true,
     .normalizes_json = true,
 
     /* session.c, control.c */

@@ -220,6 +220,26 @@ static void test_two_tables_must_not_become_one(void **state)
     assert_int_equal(convert_refuse(&c, &e), 0);
 }
 
+/* Who numbers only the first column of an index cannot number others. */
+static void test_a_number_without_an_index_is_refused(void **state)
+{
+    struct conversion c;
+
+    (void)state;
+    made_column(&made.defs[0], "no", TYPE_INT64, "bigint")->default_kind = DEFAULT_IDENTITY;
+    plan(&c);
+    assert_false(has_finding(&c, true, "shop.orders.no", "no index begins with it"));
+    target_engine.counts_by_index = true;
+    plan(&c);
+    assert_true(has_finding(&c, true, "shop.orders.no", "no index begins with it"));
+    made_index(&made, &made.defs[0], "by_no", "no", true);
+    plan(&c);
+    assert_false(has_finding(&c, true, "shop.orders.no", "no index begins with it"));
+    made.defs[0].columns[0].default_kind = DEFAULT_IDENTITY;
+    plan(&c);
+    assert_true(has_finding(&c, false, "shop.orders.no", "one column of a table, here id"));
+}
+
 static void test_an_engine_that_copies_its_own_needs_none(void **state)
 {
     struct conversion c;
@@ -241,6 +261,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_an_unfit_column_is_refused_by_name, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_is_there_is_left_out, setup, teardown),
         cmocka_unit_test_setup_teardown(test_two_tables_must_not_become_one, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_number_without_an_index_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_engine_that_copies_its_own_needs_none, setup,
                                         teardown),
     };
