@@ -227,6 +227,15 @@ int convert_plan(const struct migration *m, struct db *source, const struct tabl
     return 0;
 }
 
+void convert_pair(struct conversion *c, struct db *source, struct db *target, struct arena *a)
+{
+    if (!c->needed || source->engine != target->engine || !target->engine->judge_pair)
+        return;
+    for (size_t i = 0; i < c->def.n; i++)
+        target->engine->judge_pair(source, target, &c->def.tables[i], c->verdicts[i], a,
+                                   &c->findings);
+}
+
 int convert_values(struct conversion *c, struct db *source, struct arena *a, struct err *e)
 {
     if (!c->needed || !source->engine->unfit_values)

@@ -364,6 +364,11 @@ struct engine {
      * from's) and what becomes of its values. Pure. */
     void (*column_for)(const struct column_def *from, bool native, struct arena *a,
                        struct column *to, struct verdict *out);
+    /* What column_for cannot know: between these two servers of this engine a column may be less
+     * than exact (MySQL and MariaDB have not all collations in common). Lowers the verdicts (one a
+     * column), appends what cannot be. Asks nobody. NULL: all servers of the engine are alike. */
+    void (*judge_pair)(struct db *source, struct db *target, const struct table_def *def,
+                       struct verdict *verdicts, struct arena *a, struct findings *out);
     /* Do both declare one type on this engine, whatever they call it (MySQL's int and MariaDB's
      * int(11))? NULL: types of one name alone are the same. */
     bool (*same_type)(const struct column *a, const struct column *b);

@@ -73,7 +73,7 @@ static void database_steps(struct rendering *r)
 }
 
 /* Texts of another engine are told apart by their bytes, blanks at the end included; those of this
- * engine keep their collation where the server knows it. */
+ * engine keep their collation, or get its like on the other server (collate.c). */
 static void collation(struct rendering *r, const struct column_def *c, const struct column *to)
 {
     if (to->kind != TYPE_TEXT && to->kind != TYPE_ENUM && to->kind != TYPE_JSON &&
@@ -90,12 +90,7 @@ static void collation(struct rendering *r, const struct column_def *c, const str
     if (!c->collation)
         return;
     buf_addf(&r->b, " CHARACTER SET %.*s", (int)strcspn(c->collation, "_"), c->collation);
-    if (strstr(c->collation, "_0900_"))
-        buf_addf(&r->b, " /*!80017 COLLATE %s */", c->collation);
-    else if (strstr(c->collation, "nopad") || strstr(c->collation, "uca1400"))
-        buf_addf(&r->b, " /*M! COLLATE %s */", c->collation);
-    else
-        buf_addf(&r->b, " COLLATE %s", c->collation);
+    my_collate(&r->b, c->collation);
 }
 
 static bool is_long(const struct column *c)

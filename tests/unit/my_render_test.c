@@ -243,6 +243,88 @@ static void makes_them(void **state)
     my_close(db);
 }
 
+/* A column as this server describes it, rendered for whichever reads it. */
+static const char *collated(struct made *m, const char *collation, bool key)
+{
+    struct table_def *d = made_table(m, "public", "t");
+    struct schema_steps steps;
+    struct err e = {0};
+
+    made_column(d, "v", TYPE_TEXT, "varchar(20)")->collation = collation;
+    if (key)
+        made_index(m, d, "v_unique", "v", true);
+    assert_ok(my_schema_render(&m->def, true, &m->arena, &steps, &e));
+    return made_step(&steps, "table public.t")->sql;
+}
+
+static void collations_have_a_like_on_the_other_server(void **state)
+{
+    static const struct {
+        const char *from;
+        const char *want;
+    } cases[] = {
+        {"utf8mb4_0900_bin",
+         "/*M! COLLATE utf8mb4_nopad_bin */ /*!80017 COLLATE utf8mb4_0900_bin */"},
+        {"utf8mb4_nopad_bin",
+         "/*M! COLLATE utf8mb4_nopad_bin */ /*!80017 COLLATE utf8mb4_0900_bin */"},
+        {"utf8mb4_0900_ai_ci", "/*M!101001 COLLATE utf8mb4_uca1400_nopad_ai_ci */"
+                               " /*!80017 COLLATE utf8mb4_0900_ai_ci */"},
+        {"utf8mb4_uca1400_ai_ci",
+         "/*M!101001 COLLATE utf8mb4_uca1400_ai_ci */ /*!80017 COLLATE utf8mb4_0900_ai_ci */"},
+        {"utf8mb4_general_ci", "utf8mb4 COLLATE utf8mb4_general_ci NULL"},
+        {"utf8mb4_de_pb_0900_ai_ci", "utf8mb4 /*!80017 COLLATE utf8mb4_de_pb_0900_ai_ci */ NULL"},
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct made m = {0};
+        const char *sql = collated(&m, cases[i].from, false);
+
+        if (!strstr(sql, cases[i].want))
+            fail_msg("%s: %s", cases[i].from, sql);
+        arena_release(&m.arena);
+    }
+}
+
+static void collations_without_a_like_are_told(void **state)
+{
+    static const struct {
+        const char *collation;
+        bool maria; /* the target */
+        int version;
+        bool key;
+        enum fidelity forward;
+        int fatal; /* -1: no finding */
+    } cases[] = {
+        {"utf8mb4_0900_ai_ci", false, 80036, true, FIDELITY_EXACT, -1},
+        {"utf8mb4_uca1400_ai_ci", true, 110402, true, FIDELITY_EXACT, -1},
+        {"utf8mb4_general_ci", true, 100611, true, FIDELITY_EXACT, -1},
+        {"utf8mb4_0900_bin", true, 100611, true, FIDELITY_EXACT, -1},
+        {"utf8mb4_nopad_bin", false, 80036, true, FIDELITY_EXACT, -1},
+        {"utf8mb4_0900_ai_ci", true, 101001, true, FIDELITY_CONDITION, -1},
+        {"utf8mb4_0900_ai_ci", true, 100611, true, FIDELITY_CONDITION, 1},
+        {"utf8mb4_0900_ai_ci", true, 100611, false, FIDELITY_CONDITION, 0},
+        {"utf8mb4_uca1400_ai_ci", true, 100611, true, FIDELITY_CONDITION, 1},
+        {"utf8mb4_general_nopad_ci", false, 80036, true, FIDELITY_CONDITION, 1},
+        {"utf8mb4_de_pb_0900_ai_ci", true, 110402, false, FIDELITY_CONDITION, 0},
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct made m = {0};
+        struct my_db to = {.maria = cases[i].maria, .version = cases[i].version};
+        struct verdict v = {FIDELITY_EXACT, FIDELITY_EXACT, NULL};
+        struct findings f = {0};
+
+        collated(&m, cases[i].collation, cases[i].key);
+        my_judge_pair(NULL, &to.base, &m.defs[0], &v, &m.arena, &f);
+        if (v.forward != cases[i].forward || (v.condition != NULL) != (v.forward != FIDELITY_EXACT))
+            fail_msg("case %zu: %s", i, v.condition ? v.condition : "exact");
+        assert_int_equal(f.n, cases[i].fatal >= 0);
+        if (f.n)
+            assert_int_equal(f.v[0].fatal, cases[i].fatal);
+        arena_release(&m.arena);
+    }
+}
+
 static int setup(void **state)
 {
     make_tables();
@@ -261,6 +343,8 @@ int main(void)
         cmocka_unit_test(types_have_verdicts),
         cmocka_unit_test(refuses_what_has_no_type),
         cmocka_unit_test(makes_them),
+        cmocka_unit_test(collations_have_a_like_on_the_other_server),
+        cmocka_unit_test(collations_without_a_like_are_told),
         cmocka_unit_test(numbers_what_any_index_begins_with),
     };
 
