@@ -53,6 +53,18 @@ static const char *chosen_by(struct checking *k, const struct selection *s)
     return s->ninclude ? text : "the source has no user tables";
 }
 
+/* A target that does not answer is its own check's finding. */
+static void judge_pair(struct checking *k, struct db *source, struct conversion *conversion)
+{
+    struct db *target = NULL;
+
+    if (!migration_is_native(&k->x->m) || !conversion->needed ||
+        migration_open_target(&k->x->m, DB_CONTROL, &target, NULL) < 0)
+        return;
+    convert_pair(conversion, source, target, &k->arena);
+    target->engine->close(target);
+}
+
 /* Each column's fitness for the target's types, and whether its values meet the conditions. */
 static int check_types(struct checking *k, struct db *db, const struct table_list *tables,
                        struct err *e)
@@ -63,6 +75,7 @@ static int check_types(struct checking *k, struct db *db, const struct table_lis
         return as_finding(k, "source", e);
     if (!k->started && convert_values(&conversion, db, &k->arena, e) < 0)
         return as_finding(k, "source", e);
+    judge_pair(k, db, &conversion);
     for (size_t i = 0; i < conversion.findings.n; i++) {
         const struct finding *f = &conversion.findings.v[i];
 

@@ -160,6 +160,7 @@ static int plan(struct planning *p, struct err *e)
     if (p->source->engine->tables(p->source, &p->m->selection, &p->arena, &p->tables, e) < 0 ||
         convert_plan(p->m, p->source, &p->tables, &p->arena, &p->conversion, e) < 0)
         return -1;
+    convert_pair(&p->conversion, p->source, p->target, &p->arena);
     if (p->tables.n == 0) {
         err_set(e, ERR_REFUSED, "no table of the source matches tables.include");
         return err_hint(e, "patterns are schema.table, with * and ?");

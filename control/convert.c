@@ -2,6 +2,7 @@
 
 #include "control/plan.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 struct converting {
@@ -90,9 +91,39 @@ static void warn_columns(struct converting *k, const struct table_def *d, const 
     }
 }
 
+/* Behind the switch nothing would give such a column its number. */
+static void judge_counters(struct converting *k, const struct table_def *d, const char *label)
+{
+    const struct index_def *index;
+    int counter = table_counter(d, &index);
+
+    if (!k->m->target.engine->counts_by_index)
+        return;
+    for (size_t i = 0; i < d->table->ncolumns; i++) {
+        const char *name = d->columns[i].column->name;
+        const char *object = arena_printf(k->arena, "%s.%s", label, name);
+
+        if (d->columns[i].default_kind != DEFAULT_IDENTITY || (int)i == counter)
+            continue;
+        if (counter < 0)
+            found(k, true, object,
+                  "it is numbered by the server, and no index begins with it, without which the"
+                  " target does not number it",
+                  arena_printf(k->arena, "on the source: an index on (%s)", name));
+        else
+            found(k, false, object,
+                  arena_printf(k->arena,
+                               "the target numbers one column of a table, here %s: this one gets"
+                               " no number by itself there",
+                               d->columns[counter].column->name),
+                  "let the application give it its values, or add a trigger behind the cutover");
+    }
+}
+
 static void warn_table(struct converting *k, const struct table_def *d, const char *label)
 {
     warn_columns(k, d, label);
+    judge_counters(k, d, label);
     for (size_t i = 0; i < d->nindexes; i++) {
         if (d->indexes[i].unfit)
             found(k, false, label,
@@ -134,6 +165,42 @@ static void refuse_renames(struct converting *k, const struct table_list *tables
     }
 }
 
+struct named {
+    const char *there;
+    const char *here;
+};
+
+static int by_name_there(const void *x, const void *y)
+{
+    const struct named *a = x;
+    const struct named *b = y;
+    int order = strcmp(a->there, b->there);
+
+    return order ? order : strcmp(a->here, b->here);
+}
+
+/* Two of the source's schemas may have become one: the rows of both would go into one table.
+ * Names that differ in their letters' case alone are two; a server that takes them for one is asked
+ * for names without capitals by its own check. */
+static void refuse_shared_names(struct converting *k, const struct table_list *tables)
+{
+    struct named *v = arena_zalloc(k->arena, (tables->n + 1) * sizeof(*v));
+
+    for (size_t i = 0; i < tables->n; i++) {
+        v[i].there = arena_strdup(k->arena, table_label(table_there(tables->v[i])));
+        v[i].here = arena_strdup(k->arena, table_label(tables->v[i]));
+    }
+    qsort(v, tables->n, sizeof(*v), by_name_there);
+    for (size_t i = 1; i < tables->n; i++) {
+        if (strcmp(v[i - 1].there, v[i].there) == 0)
+            found(k, true, v[i].here,
+                  arena_printf(k->arena, "on the target it would be %s, and so would %s",
+                               v[i].there, v[i - 1].here),
+                  "give their schemas different names there in schemas:, or add one of the tables"
+                  " to tables.exclude");
+    }
+}
+
 int convert_plan(const struct migration *m, struct db *source, const struct table_list *tables,
                  struct arena *a, struct conversion *out, struct err *e)
 {
@@ -156,7 +223,17 @@ int convert_plan(const struct migration *m, struct db *source, const struct tabl
         convert_columns(&k, &out->def.tables[i], t, out->verdicts[i]);
         warn_table(&k, &out->def.tables[i], label);
     }
+    refuse_shared_names(&k, tables);
     return 0;
+}
+
+void convert_pair(struct conversion *c, struct db *source, struct db *target, struct arena *a)
+{
+    if (!c->needed || source->engine != target->engine || !target->engine->judge_pair)
+        return;
+    for (size_t i = 0; i < c->def.n; i++)
+        target->engine->judge_pair(source, target, &c->def.tables[i], c->verdicts[i], a,
+                                   &c->findings);
 }
 
 int convert_values(struct conversion *c, struct db *source, struct arena *a, struct err *e)

@@ -20,6 +20,9 @@ struct conversion {
  * server. What is unfit becomes a finding; -1 only if the source could not be asked. */
 int convert_plan(const struct migration *m, struct db *source, const struct table_list *tables,
                  struct arena *a, struct conversion *out, struct err *e);
+/* Lowers the verdicts, and adds to the findings, by what these two servers of one engine have not
+ * in common. */
+void convert_pair(struct conversion *c, struct db *source, struct db *target, struct arena *a);
 /* Reads the source's rows for values that do not meet the conditions, as far as its engine can;
  * adds to the findings. */
 int convert_values(struct conversion *c, struct db *source, struct arena *a, struct err *e);

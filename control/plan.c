@@ -193,11 +193,11 @@ static json_t *step_json(const struct step *step)
     /* What is done need not be read again; a whole schema may be long. */
     const char *sql = step->state == STEP_DONE ? "" : s->sql;
 
-    return json_pack("{s:s, s:i, s:i, s:s, s:s?, s:s, s:s?, s:b, s:b, s:b, s:s?}", "state",
+    return json_pack("{s:s, s:i, s:i, s:s, s:s?, s:s, s:s?, s:b, s:b, s:b, s:b, s:s?}", "state",
                      step_state_names[step->state], "phase", (int)s->phase, "order", s->order,
                      "name", s->name, "table", s->table, "sql", sql, "undo", s->undo, "online",
-                     s->online, "pauses_apply", s->pauses_apply, "repeated", step->repeated,
-                     "runner", step->state == STEP_RUNNING ? step->runner : NULL);
+                     s->online, "whole", s->whole, "pauses_apply", s->pauses_apply, "repeated",
+                     step->repeated, "runner", step->state == STEP_RUNNING ? step->runner : NULL);
 }
 
 int steps_store(struct db *db, const struct schema_steps *steps, struct err *e)
@@ -241,6 +241,7 @@ static int step_parse(const struct fact *fact, struct arena *a, struct step *out
     out->s.sql = dup_text(a, fact->body, "sql");
     out->s.undo = dup_text(a, fact->body, "undo");
     out->s.online = fact_bool(fact->body, "online");
+    out->s.whole = fact_bool(fact->body, "whole");
     out->s.pauses_apply = fact_bool(fact->body, "pauses_apply");
     if (i == 4 || out->s.phase >= SCHEMA_PHASES || !out->s.name || !out->s.sql)
         return err_set(e, ERR_FATAL, "control fact step %s is damaged", fact->key);
@@ -265,8 +266,6 @@ int steps_load(struct db *db, struct arena *a, struct step_list *out, struct err
 
 int step_move(struct db *db, struct step *step, enum step_state to, struct err *e)
 {
-    if (step->state == STEP_RUNNING && to == STEP_READY)
-        step->repeated = true;
     step->state = to;
     if (fact_cas(db, "step", step->key, step->version, step_json(step), e) < 0)
         return err_wrap(e, "schema step %s", step->s.name);

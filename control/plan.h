@@ -27,7 +27,7 @@ struct step {
     struct schema_step s;
     const char *key; /* of the fact */
     enum step_state state;
-    bool repeated;      /* an earlier attempt was cut off: undo first */
+    bool repeated;      /* an earlier attempt may have left something: undo first */
     const char *runner; /* running: a name that only this attempt has */
     int64_t version;
 };

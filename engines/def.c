@@ -27,6 +27,42 @@ int table_column_find(const struct table *t, const char *name)
     return -1;
 }
 
+/* A plain one before a unique one, which may not be there before the load has settled. */
+static const struct index_def *index_beginning_with(const struct table_def *t, const char *column)
+{
+    const struct index_def *best = NULL;
+
+    for (size_t i = 0; i < t->nindexes; i++) {
+        const struct index_def *x = &t->indexes[i];
+
+        if (x->unfit || !x->ncolumns || strcmp(x->columns[0].name, column) != 0)
+            continue;
+        if (x->primary)
+            return x;
+        if (!best || (best->unique && !x->unique))
+            best = x;
+    }
+    return best;
+}
+
+int table_counter(const struct table_def *t, const struct index_def **index)
+{
+    int counter = -1;
+
+    *index = NULL;
+    for (size_t i = 0; i < t->table->ncolumns; i++) {
+        const struct index_def *x = NULL;
+
+        if (t->columns[i].default_kind == DEFAULT_IDENTITY)
+            x = index_beginning_with(t, t->table->columns[i].name);
+        if (x && (counter < 0 || x->primary)) {
+            counter = (int)i;
+            *index = x;
+        }
+    }
+    return counter;
+}
+
 const char *index_columns_text(struct arena *a, const struct index_def *x)
 {
     const char *text = "";

@@ -103,6 +103,10 @@ struct verdict {
 void schema_def_finish(struct schema_def *def);
 /* The column's place in the table, -1: none of that name. */
 int table_column_find(const struct table *t, const char *name);
+/* Which identity column a server numbers that can do so for one of a table only, the first column
+ * of an index; the primary key's before others. -1: none; else *index is the one that it needs, of
+ * those that can be carried. */
+int table_counter(const struct table_def *t, const struct index_def **index);
 /* The names of an index or a foreign key, one behind the other: for messages and for names. */
 const char *index_columns_text(struct arena *a, const struct index_def *x);
 /* Appends to a list of steps that is grown by doubling; *cap begins at 0. */

@@ -153,8 +153,10 @@ struct schema_step {
     const char *name;  /* unique in the migration: "index public.orders_note_idx" */
     const char *table; /* label whose load it waits for, or NULL */
     const char *sql;
-    const char *undo;  /* run first when the step is found half done (online steps), or NULL */
-    bool online;       /* not in a transaction (CONCURRENTLY): autocommit, undo before a repeat */
+    const char *undo; /* run first when the step is found half done (online steps), or NULL */
+    bool online;      /* not in a transaction (CONCURRENTLY): autocommit, undo before a repeat */
+    bool whole;       /* online, and taken whole or not at all: what the server refused left nothing
+                         behind, so undo (which might meet somebody else's object) is not for it */
     bool pauses_apply; /* has no online form: apply stands at a transaction boundary meanwhile */
 };
 struct schema_steps {
@@ -305,6 +307,8 @@ struct engine {
      * scan_begin with snapshot NULL on a connection with an open transaction reads under that one,
      * and scan_end leaves it open. */
     bool exports_snapshots;
+    /* It numbers one column of a table, and only the first column of an index. */
+    bool counts_by_index;
     /* What its type "json" holds is put into a form of its own: the text does not come back. */
     bool normalizes_json;
 
@@ -360,6 +364,11 @@ struct engine {
      * from's) and what becomes of its values. Pure. */
     void (*column_for)(const struct column_def *from, bool native, struct arena *a,
                        struct column *to, struct verdict *out);
+    /* What column_for cannot know: between these two servers of this engine a column may be less
+     * than exact (MySQL and MariaDB have not all collations in common). Lowers the verdicts (one a
+     * column), appends what cannot be. Asks nobody. NULL: all servers of the engine are alike. */
+    void (*judge_pair)(struct db *source, struct db *target, const struct table_def *def,
+                       struct verdict *verdicts, struct arena *a, struct findings *out);
     /* Do both declare one type on this engine, whatever they call it (MySQL's int and MariaDB's
      * int(11))? NULL: types of one name alone are the same. */
     bool (*same_type)(const struct column *a, const struct column *b);
@@ -375,7 +384,8 @@ struct engine {
     /* NULL: between two of this engine describe and schema_render do it too. */
     int (*schema_steps)(const struct schema_request *r, struct arena *a, struct schema_steps *out,
                         struct err *e);
-    /* Runs one statement list in the open transaction, or in autocommit for an online step. */
+    /* Runs one statement list in the open transaction, or in autocommit for an online step. If the
+     * server was not heard to answer a `whole` one: ERR_UNKNOWN, or ERR_STOPPED. */
     int (*schema_run)(struct db *db, const char *sql, bool online, struct err *e);
     /* Ends sessions of this migration's dead processes that still run schema steps. */
     int (*schema_settle)(struct db *db, struct err *e);

@@ -155,8 +155,10 @@ static int create_stream(struct conductor *c, struct arena *a, struct err *e)
         err_set(e, ERR_REFUSED, "no table of the source matches tables.include");
         return err_hint(e, "patterns are schema.table, with * and ?");
     }
-    if (convert_plan(c->m, c->source, &tables, a, &conversion, e) < 0 ||
-        convert_refuse(&conversion, e) < 0 || record_intent(c, &tables, &seen, e) < 0 ||
+    if (convert_plan(c->m, c->source, &tables, a, &conversion, e) < 0)
+        return -1;
+    convert_pair(&conversion, c->source, c->target, a);
+    if (convert_refuse(&conversion, e) < 0 || record_intent(c, &tables, &seen, e) < 0 ||
         c->source->engine->stream_create(&options, &tables, seen.state == STREAM_CREATING, a,
                                          &origin, e) < 0)
         return -1;

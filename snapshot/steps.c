@@ -1,6 +1,13 @@
 /* Schema steps: planned once from the source's schema, made ready by the conductor in the order of
  * design.md §2, run by whoever is free. A step in a transaction is done exactly if its fact says
- * so; an online step (CONCURRENTLY) that was cut off is undone first. */
+ * so; an online step (CONCURRENTLY) that may have left something is undone first.
+ *
+ * The undo names what the step makes, and cannot tell ours from somebody else's of that name. So it
+ * must not run behind an attempt that made nothing: one that failed before its statement was sent,
+ * or (where the server takes a statement whole or not at all) one whose statement was refused, be
+ * it because the name is taken. It must run behind all others: the connection broke under the
+ * statement; it came to its end and could not be recorded; the process died at either (its step is
+ * found running). Once it must, it must until the step is done. */
 #include "control/convert.h"
 #include "core/log.h"
 #include "core/run.h"
@@ -93,8 +100,10 @@ int steps_recover(struct conductor *c, struct err *e)
     if (status == 0 && (running || !steps.n))
         status = c->target->engine->schema_settle(c->target, e);
     for (size_t i = 0; status == 0 && i < steps.n; i++) {
-        if (steps.v[i].state == STEP_RUNNING)
-            status = step_move(c->target, &steps.v[i], STEP_READY, e);
+        if (steps.v[i].state != STEP_RUNNING)
+            continue;
+        steps.v[i].repeated = true;
+        status = step_move(c->target, &steps.v[i], STEP_READY, e);
     }
     arena_release(&a);
     return status;
@@ -169,14 +178,24 @@ int steps_advance(struct conductor *c, enum schema_phase phase, const struct tab
 
 /* ---- running ---- */
 
-static int run_online(struct db *control, struct db *schema, struct step *step, struct err *e)
+static bool was_refused(const struct err *e)
+{
+    return e->class != ERR_UNKNOWN && e->class != ERR_STOPPED && e->class != ERR_BUG;
+}
+
+/* *left: the attempt may have left something. */
+static int run_online(struct db *control, struct db *schema, struct step *step, bool *left,
+                      struct err *e)
 {
     const struct engine *engine = schema->engine;
 
     if (step->repeated && step->s.undo && engine->schema_run(schema, step->s.undo, true, e) < 0)
         return -1;
-    if (engine->schema_run(schema, step->s.sql, true, e) < 0)
+    if (engine->schema_run(schema, step->s.sql, true, e) < 0) {
+        *left = !step->s.whole || !was_refused(e);
         return -1;
+    }
+    *left = true;
     return step_move(control, step, STEP_DONE, e);
 }
 
@@ -221,7 +240,7 @@ static int pause_apply(struct db *control, struct err *e)
 }
 
 /* 0: the step is not ours any more, or was never; -1. */
-static int try_put_back(const struct migration *m, const char *key, const char *runner,
+static int try_put_back(const struct migration *m, const struct step *failed, bool left,
                         struct err *e)
 {
     struct arena a = ARENA_INIT;
@@ -235,9 +254,11 @@ static int try_put_back(const struct migration *m, const char *key, const char *
     for (size_t i = 0; status == 0 && i < steps.n; i++) {
         struct step *step = &steps.v[i];
 
-        if (strcmp(step->key, key) == 0 && step->state == STEP_RUNNING && step->runner &&
-            strcmp(step->runner, runner) == 0)
-            status = step_move(db, step, STEP_READY, e);
+        if (strcmp(step->key, failed->key) != 0 || step->state != STEP_RUNNING || !step->runner ||
+            strcmp(step->runner, failed->runner) != 0)
+            continue;
+        step->repeated = step->repeated || left;
+        status = step_move(db, step, STEP_READY, e);
     }
     db->engine->close(db);
     arena_release(&a);
@@ -247,12 +268,12 @@ static int try_put_back(const struct migration *m, const char *key, const char *
 /* A failed attempt's step says that it runs, and nobody else touches it: so we do not leave before
  * it says something else. The connection may have failed with it, and the server be down. If the
  * step's commit is still on its way, the step's line is locked until that is decided. */
-static void put_back(const struct migration *m, const char *key, const char *runner)
+static void put_back(const struct migration *m, const struct step *failed, bool left)
 {
     struct err e = {0};
 
     /* ERR_UNKNOWN: it may be put back already; looking again tells. */
-    while (try_put_back(m, key, runner, &e) < 0 &&
+    while (try_put_back(m, failed, left, &e) < 0 &&
            (e.class == ERR_RETRY || e.class == ERR_UNKNOWN) && !stop_requested())
         nap_ms(PUT_BACK_MS);
 }
@@ -268,6 +289,7 @@ static int run_step(const struct migration *m, struct db *control, struct db **s
                     struct step *step, struct err *e)
 {
     int64_t begin = mono_ms();
+    bool left = false;
     int status = 0;
 
     if (!*schema)
@@ -279,7 +301,7 @@ static int run_step(const struct migration *m, struct db *control, struct db **s
     if (status == 0 && step->s.pauses_apply)
         status = pause_apply(control, e);
     if (status == 0)
-        status = step->s.online ? run_online(control, *schema, step, e)
+        status = step->s.online ? run_online(control, *schema, step, &left, e)
                                 : run_in_transaction(*schema, step, e);
     if (step->s.pauses_apply && request_clear(control, "pause/schema", NULL) < 0)
         log_event(LOG_WARN, "snapshot", "pause-left", "apply goes on by itself");
@@ -292,7 +314,7 @@ static int run_step(const struct migration *m, struct db *control, struct db **s
     if (*schema)
         (*schema)->engine->close(*schema);
     *schema = NULL;
-    put_back(m, step->key, step->runner);
+    put_back(m, step, left);
     return -1;
 }
 

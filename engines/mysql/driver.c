@@ -5,6 +5,7 @@
 
 const struct engine engine_mysql = {
     .name = "mysql",
+    .counts_by_index = true,
     .normalizes_json = true,
 
     /* session.c, control.c */
@@ -31,12 +32,13 @@ const struct engine engine_mysql = {
     .settle = my_settle,
     .retention = my_retention,
 
-    /* catalog.c, check.c, describe.c, types.c, render.c */
+    /* catalog.c, check.c, describe.c, types.c, collate.c, render.c */
     .tables = my_tables,
     .check = my_check,
     .home_schema = my_home_schema,
     .describe = my_describe,
     .column_for = my_column_for,
+    .judge_pair = my_judge_pair,
     .same_type = my_same_type,
     .schema_render = my_schema_render,
     .unfit_values = my_unfit_values,

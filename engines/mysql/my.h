@@ -162,6 +162,11 @@ int my_describe(struct db *db, const struct table_list *tables, struct arena *a,
                 struct schema_def *out, struct err *e);
 void my_column_for(const struct column_def *from, bool native, struct arena *a, struct column *to,
                    struct verdict *out);
+/* collate.c */
+void my_judge_pair(struct db *source, struct db *target, const struct table_def *def,
+                   struct verdict *verdicts, struct arena *a, struct findings *out);
+/* Appends " COLLATE …" so that each of the two servers reads what it has. */
+void my_collate(struct buf *b, const char *collation);
 bool my_same_type(const struct column *a, const struct column *b); /* check_target.c */
 int my_unfit_values(struct db *db, const struct table_def *def, const struct verdict *verdicts,
                     struct arena *a, struct findings *out, struct err *e);

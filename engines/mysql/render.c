@@ -12,6 +12,8 @@
 #define NAME_BYTES 64
 #define KEY_BYTES 3072
 #define CHAR_BYTES 4
+/* Stands for a unique index that is not there yet. */
+#define COUNTER_INDEX "lockstep_counter"
 
 struct rendering {
     const struct schema_def *def;
@@ -35,6 +37,7 @@ static const char *take_text(struct rendering *r)
 static void add(struct rendering *r, struct schema_step step)
 {
     step.online = true;
+    step.whole = true;
     schema_steps_add(r->arena, r->out, &r->cap, step);
 }
 
@@ -70,7 +73,7 @@ static void database_steps(struct rendering *r)
 }
 
 /* Texts of another engine are told apart by their bytes, blanks at the end included; those of this
- * engine keep their collation where the server knows it. */
+ * engine keep their collation, or get its like on the other server (collate.c). */
 static void collation(struct rendering *r, const struct column_def *c, const struct column *to)
 {
     if (to->kind != TYPE_TEXT && to->kind != TYPE_ENUM && to->kind != TYPE_JSON &&
@@ -87,12 +90,7 @@ static void collation(struct rendering *r, const struct column_def *c, const str
     if (!c->collation)
         return;
     buf_addf(&r->b, " CHARACTER SET %.*s", (int)strcspn(c->collation, "_"), c->collation);
-    if (strstr(c->collation, "_0900_"))
-        buf_addf(&r->b, " /*!80017 COLLATE %s */", c->collation);
-    else if (strstr(c->collation, "nopad") || strstr(c->collation, "uca1400"))
-        buf_addf(&r->b, " /*M! COLLATE %s */", c->collation);
-    else
-        buf_addf(&r->b, " COLLATE %s", c->collation);
+    my_collate(&r->b, c->collation);
 }
 
 static bool is_long(const struct column *c)
@@ -132,16 +130,12 @@ static void literal_default(struct rendering *r, const struct column_def *c,
     buf_adds(&r->b, is_long(to) ? ")" : "");
 }
 
-/* AUTO_INCREMENT wants to be the first column of a key. */
-static bool may_count(const struct table_def *d, const char *column)
+static bool counts(const struct table_def *d, const struct column_def *c)
 {
-    for (size_t i = 0; i < d->nindexes; i++) {
-        const struct index_def *x = &d->indexes[i];
+    const struct index_def *x;
+    int counter = table_counter(d, &x);
 
-        if (x->primary && x->ncolumns && strcmp(x->columns[0].name, column) == 0)
-            return true;
-    }
-    return false;
+    return counter >= 0 && c == &d->columns[counter];
 }
 
 static void column_default(struct rendering *r, const struct table_def *d,
@@ -156,7 +150,7 @@ static void column_default(struct rendering *r, const struct table_def *d,
         now(r, to);
         break;
     case DEFAULT_IDENTITY:
-        if (may_count(d, to->name))
+        if (counts(d, c))
             buf_adds(&r->b, " AUTO_INCREMENT");
         break;
     case DEFAULT_EXPRESSION:
@@ -259,6 +253,37 @@ static const char *index_name(struct rendering *r, const struct index_def *x)
     return schema_object_name(r->arena, NAME_BYTES, name);
 }
 
+/* AUTO_INCREMENT must be the first column of an index as soon as it is there: the index that makes
+ * it so stands in CREATE TABLE. */
+static bool makes_counter(const struct table_def *d, const struct index_def *x)
+{
+    const struct index_def *needed;
+
+    return !d->exists && table_counter(d, &needed) >= 0 && needed == x;
+}
+
+/* But a unique one comes behind the highest cut, like all of them, and takes a plain one's place.
+ */
+static bool replaces_counter(const struct table_def *d, const struct index_def *x)
+{
+    return makes_counter(d, x) && x->unique && !x->primary && !is_key(d, x);
+}
+
+/* Opens the index's line; false: it does not stand in CREATE TABLE. */
+static bool index_line(struct rendering *r, const struct table_def *d, const struct index_def *x)
+{
+    if (x->primary) {
+        buf_adds(&r->b, ",\n    PRIMARY KEY (");
+        return true;
+    }
+    if (!is_key(d, x) && !makes_counter(d, x))
+        return false;
+    buf_adds(&r->b, is_key(d, x) ? ",\n    UNIQUE KEY " : ",\n    KEY ");
+    my_ident(&r->b, replaces_counter(d, x) ? COUNTER_INDEX : index_name(r, x));
+    buf_adds(&r->b, " (");
+    return true;
+}
+
 static void table_step(struct rendering *r, const struct table_def *d)
 {
     const struct table *to = table_there(d->table);
@@ -271,18 +296,9 @@ static void table_step(struct rendering *r, const struct table_def *d)
         column_line(r, d, i);
     }
     for (size_t i = 0; i < d->nindexes; i++) {
-        const struct index_def *x = &d->indexes[i];
-
-        if (x->primary) {
-            buf_adds(&r->b, ",\n    PRIMARY KEY (");
-        } else if (is_key(d, x)) {
-            buf_adds(&r->b, ",\n    UNIQUE KEY ");
-            my_ident(&r->b, index_name(r, x));
-            buf_adds(&r->b, " (");
-        } else {
+        if (!index_line(r, d, &d->indexes[i]))
             continue;
-        }
-        index_columns(r, d->table, x);
+        index_columns(r, d->table, &d->indexes[i]);
         buf_addc(&r->b, ')');
     }
     buf_adds(&r->b, "\n) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4");
@@ -303,24 +319,30 @@ static void table_step(struct rendering *r, const struct table_def *d)
 
 /* Found half done: the server takes an ALTER whole or not at all, so what is there is complete. It
  * is dropped only if it is there, in a way that both servers know: a block that may fail is none of
- * them. So the undo asks the catalog and prepares one statement or the other. */
+ * them. So the undo asks the catalog and prepares one statement or the other. `counter`: the index
+ * took the place of a plain one, which comes back. */
 static const char *drop_if_there(struct rendering *r, const struct table *t, const char *catalog,
-                                 const char *column, const char *name)
+                                 const char *name, const struct index_def *counter)
 {
     struct buf drop;
-    const char *what = strcmp(catalog, "STATISTICS") == 0 ? "INDEX" : "FOREIGN KEY";
+    bool index = strcmp(catalog, "STATISTICS") == 0;
 
     buf_init(&drop, BUF_MAX_TEXT);
     buf_adds(&drop, "ALTER TABLE ");
     my_ident2(&drop, table_there(t)->schema, table_there(t)->name);
-    buf_addf(&drop, " DROP %s ", what);
+    buf_adds(&drop, index ? " DROP INDEX " : " DROP FOREIGN KEY ");
     my_ident(&drop, name);
+    if (counter) {
+        buf_adds(&drop, ", ADD INDEX " COUNTER_INDEX " (");
+        my_ident(&drop, counter->columns[0].name);
+        buf_addc(&drop, ')');
+    }
     buf_adds(&r->b, "SET @lockstep_undo = IF(EXISTS (SELECT 1 FROM information_schema.");
     buf_addf(&r->b, "%s WHERE TABLE_SCHEMA = ", catalog);
     literal(r, table_there(t)->schema);
     buf_adds(&r->b, " AND TABLE_NAME = ");
     literal(r, table_there(t)->name);
-    buf_addf(&r->b, " AND %s = ", column);
+    buf_addf(&r->b, " AND %s = ", index ? "INDEX_NAME" : "CONSTRAINT_NAME");
     literal(r, name);
     buf_adds(&r->b, "), ");
     my_literal(&r->b, drop.data, drop.len);
@@ -334,6 +356,7 @@ static void index_step(struct rendering *r, const struct table_def *d, const str
 {
     const struct table *t = d->table;
     const char *name = index_name(r, x);
+    bool swaps = replaces_counter(d, x);
     struct schema_step step = {
         .phase = x->unique ? SCHEMA_UNIQUE : SCHEMA_INDEX,
         .name = arena_printf(r->arena, "%sindex %s.%s", x->unique ? "unique " : "",
@@ -350,9 +373,9 @@ static void index_step(struct rendering *r, const struct table_def *d, const str
     my_ident(&r->b, name);
     buf_adds(&r->b, " (");
     index_columns(r, t, x);
-    buf_addc(&r->b, ')');
+    buf_adds(&r->b, swaps ? "), DROP INDEX " COUNTER_INDEX : ")");
     step.sql = take_text(r);
-    step.undo = drop_if_there(r, t, "STATISTICS", "INDEX_NAME", name);
+    step.undo = drop_if_there(r, t, "STATISTICS", name, swaps ? x : NULL);
     add(r, step);
 }
 
@@ -408,7 +431,7 @@ static void foreign_step(struct rendering *r, const struct table *t, const struc
     names_list(r, f->ref_columns, f->ncolumns);
     buf_addf(&r->b, ") ON DELETE %s ON UPDATE %s", actions[f->on_delete], actions[f->on_update]);
     step.sql = take_text(r);
-    step.undo = drop_if_there(r, t, "TABLE_CONSTRAINTS", "CONSTRAINT_NAME", name);
+    step.undo = drop_if_there(r, t, "TABLE_CONSTRAINTS", name, NULL);
     add(r, step);
 }
 
@@ -417,8 +440,12 @@ static void table_steps(struct rendering *r, const struct table_def *d)
     if (!d->exists)
         table_step(r, d);
     for (size_t i = 0; i < d->nindexes; i++) {
-        if (!d->indexes[i].unfit && !d->indexes[i].primary && !is_key(d, &d->indexes[i]))
-            index_step(r, d, &d->indexes[i]);
+        const struct index_def *x = &d->indexes[i];
+
+        if (x->unfit || x->primary || is_key(d, x) ||
+            (makes_counter(d, x) && !replaces_counter(d, x)))
+            continue;
+        index_step(r, d, x);
     }
     for (size_t i = 0; i < d->nforeigns; i++)
         foreign_step(r, d->table, &d->foreigns[i]);

@@ -5,6 +5,7 @@
 
 #include "core/run.h"
 
+#include <errmsg.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -46,6 +47,17 @@ static int hold_slot(struct my_db *db, struct err *e)
     return err_set(e, ERR_RETRY, "%d other sessions run schema steps of this migration", SLOTS);
 }
 
+/* The server may have done it and not been heard. What is too large has not been sent, or not been
+ * taken: it is known. */
+static void outcome(const struct my_db *db, struct err *e)
+{
+    unsigned code = mysql_errno(db->conn);
+    bool heard = !db->broken && (code < CR_MIN_ERROR || code > CR_MAX_ERROR);
+
+    if (e != NULL && !heard && (e->class == ERR_RETRY || e->class == ERR_FATAL))
+        e->class = ERR_UNKNOWN;
+}
+
 int my_schema_run(struct db *base, const char *sql, bool online, struct err *e)
 {
     struct my_db *db = my_db_from(base);
@@ -59,6 +71,8 @@ int my_schema_run(struct db *base, const char *sql, bool online, struct err *e)
     db->timeout_ms = -1;
     int rc = my_exec(db, sql, strlen(sql), NULL, e);
     db->timeout_ms = timeout_ms;
+    if (rc != 0)
+        outcome(db, e);
     return rc;
 }
 

@@ -193,6 +193,53 @@ static void test_what_is_there_is_left_out(void **state)
     assert_false(has_step(&steps, "CREATE INDEX"));
 }
 
+static void test_two_tables_must_not_become_one(void **state)
+{
+    struct schema_pair pairs[] = {{"shop", "x"}, {"public", "x"}};
+    struct conversion c;
+    struct err e = {0};
+
+    (void)state;
+    made_column(made_table(&made, "public", "orders"), "id", TYPE_INT32, "integer");
+    made_column(made_table(&made, "public", "Orders"), "id", TYPE_INT32, "integer");
+    for (size_t i = 0; i < made.def.n; i++)
+        chosen[i] = &made.tables[i];
+    list.n = 3;
+    /* One schema is renamed to what another is called already; then both are. */
+    for (int both = 0; both < 2; both++) {
+        migration.schemas = both ? (struct schema_map){2, pairs} : (struct schema_map){1, &pair};
+        plan(&c);
+        assert_true(has_finding(&c, true, "shop.orders",
+                                both ? "would be x.orders, and so would public.orders"
+                                     : "would be public.orders, and so would public.orders"));
+        assert_int_equal(convert_refuse(&c, &e), -1);
+        assert_int_equal(e.class, ERR_REFUSED);
+    }
+    migration.schemas.n = 0;
+    plan(&c);
+    assert_int_equal(convert_refuse(&c, &e), 0);
+}
+
+/* Who numbers only the first column of an index cannot number others. */
+static void test_a_number_without_an_index_is_refused(void **state)
+{
+    struct conversion c;
+
+    (void)state;
+    made_column(&made.defs[0], "no", TYPE_INT64, "bigint")->default_kind = DEFAULT_IDENTITY;
+    plan(&c);
+    assert_false(has_finding(&c, true, "shop.orders.no", "no index begins with it"));
+    target_engine.counts_by_index = true;
+    plan(&c);
+    assert_true(has_finding(&c, true, "shop.orders.no", "no index begins with it"));
+    made_index(&made, &made.defs[0], "by_no", "no", true);
+    plan(&c);
+    assert_false(has_finding(&c, true, "shop.orders.no", "no index begins with it"));
+    made.defs[0].columns[0].default_kind = DEFAULT_IDENTITY;
+    plan(&c);
+    assert_true(has_finding(&c, false, "shop.orders.no", "one column of a table, here id"));
+}
+
 static void test_an_engine_that_copies_its_own_needs_none(void **state)
 {
     struct conversion c;
@@ -213,6 +260,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_each_column_has_its_there, setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_unfit_column_is_refused_by_name, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_is_there_is_left_out, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_two_tables_must_not_become_one, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_number_without_an_index_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_engine_that_copies_its_own_needs_none, setup,
                                         teardown),
     };

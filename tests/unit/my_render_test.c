@@ -68,6 +68,30 @@ static void make_tables(void)
     made_convert(&made, "render_there", my_column_for);
 }
 
+/* Numbered columns that do not lead the primary key: one has a plain index, one only a unique one.
+ */
+static void make_counters(struct made *m)
+{
+    static const struct index_column both[] = {{.name = "tenant"}, {.name = "id"}};
+
+    for (int unique = 0; unique < 2; unique++) {
+        struct table_def *d = made_table(m, "public", unique ? "by_unique" : "by_plain");
+
+        made_column(d, "tenant", TYPE_INT32, "integer");
+        made_column(d, "id", TYPE_INT64, "bigint")->default_kind = DEFAULT_IDENTITY;
+        made_primary(m, d, "tenant");
+        d->indexes[0].columns = both;
+        d->indexes[0].ncolumns = 2;
+        m->tables[unique].key[m->tables[unique].nkey++] = 1;
+        m->tables[unique].columns[1].key = 2;
+        m->tables[unique].columns[1].not_null = true;
+        if (!unique)
+            made_index(m, d, "id_alone", "id", false);
+        made_index(m, d, "id_unique", "id", true);
+    }
+    made_convert(m, "render_there", my_column_for);
+}
+
 static const char *type_of(size_t table, const char *column)
 {
     return made.theres[table].columns[table_column_find(&made.tables[table], column)].source_type;
@@ -131,18 +155,14 @@ static void refuses_what_has_no_type(void **state)
 }
 
 /* As the stage runs them: by phase and order; each is undone and made again. */
-static void makes_them(void **state)
+static void make_all(struct db *db, const struct schema_steps *steps)
 {
-    struct db *db = test_open(test_uri(NULL, NULL), DB_SCHEMA);
-    struct schema_steps steps;
     struct err e = {0};
 
-    test_sql(db, "DROP DATABASE IF EXISTS render_there");
-    assert_ok(my_schema_render(&made.def, false, &made.arena, &steps, &e));
     for (int phase = 0; phase < SCHEMA_PHASES; phase++) {
         for (int order = 0; order < 3; order++) {
-            for (size_t i = 0; i < steps.n; i++) {
-                const struct schema_step *s = &steps.v[i];
+            for (size_t i = 0; i < steps->n; i++) {
+                const struct schema_step *s = &steps->v[i];
 
                 if ((int)s->phase != phase || s->order != order)
                     continue;
@@ -156,6 +176,50 @@ static void makes_them(void **state)
             }
         }
     }
+}
+
+static void numbers_what_any_index_begins_with(void **state)
+{
+    struct db *db = test_open(test_uri(NULL, NULL), DB_SCHEMA);
+    struct made m = {0};
+    struct schema_steps steps;
+    struct err e = {0};
+
+    make_counters(&m);
+    test_sql(db, "DROP DATABASE IF EXISTS render_there");
+    assert_ok(my_schema_render(&m.def, false, &m.arena, &steps, &e));
+    assert_null(made_step(&steps, "index render_there.by_plain.id_alone"));
+    assert_non_null(
+        strstr(made_step(&steps, "table render_there.by_plain")->sql, "KEY `id_alone`"));
+    /* What is unique is so only behind the load. */
+    assert_null(strstr(made_step(&steps, "table render_there.by_unique")->sql, "UNIQUE"));
+    make_all(db, &steps);
+    test_sql(db, "INSERT INTO render_there.by_plain (tenant) VALUES (1), (1);"
+                 "INSERT INTO render_there.by_unique (tenant) VALUES (1), (1)");
+    assert_string_equal(test_value(db, "SELECT GROUP_CONCAT(id) FROM render_there.by_plain"),
+                        "1,2");
+    assert_string_equal(test_value(db, "SELECT GROUP_CONCAT(id) FROM render_there.by_unique"),
+                        "1,2");
+    assert_string_equal(
+        test_value(db,
+                   "SELECT GROUP_CONCAT(TABLE_NAME, '.', INDEX_NAME, '.', NON_UNIQUE ORDER BY 1)"
+                   " FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = 'render_there'"
+                   " AND INDEX_NAME <> 'PRIMARY'"),
+        "by_plain.id_alone.1,by_plain.id_unique.0,by_unique.id_unique.0");
+    test_sql(db, "DROP DATABASE render_there");
+    arena_release(&m.arena);
+    my_close(db);
+}
+
+static void makes_them(void **state)
+{
+    struct db *db = test_open(test_uri(NULL, NULL), DB_SCHEMA);
+    struct schema_steps steps;
+    struct err e = {0};
+
+    test_sql(db, "DROP DATABASE IF EXISTS render_there");
+    assert_ok(my_schema_render(&made.def, false, &made.arena, &steps, &e));
+    make_all(db, &steps);
     assert_null(made_step(&steps, "index render_there.users.users_gin"));
     assert_non_null(made_step(&steps, "foreign key render_there.notes.notes_fk_user"));
     assert_int_equal(made_step(&steps, "unique index render_there.users.users_email")->phase,
@@ -179,6 +243,88 @@ static void makes_them(void **state)
     my_close(db);
 }
 
+/* A column as this server describes it, rendered for whichever reads it. */
+static const char *collated(struct made *m, const char *collation, bool key)
+{
+    struct table_def *d = made_table(m, "public", "t");
+    struct schema_steps steps;
+    struct err e = {0};
+
+    made_column(d, "v", TYPE_TEXT, "varchar(20)")->collation = collation;
+    if (key)
+        made_index(m, d, "v_unique", "v", true);
+    assert_ok(my_schema_render(&m->def, true, &m->arena, &steps, &e));
+    return made_step(&steps, "table public.t")->sql;
+}
+
+static void collations_have_a_like_on_the_other_server(void **state)
+{
+    static const struct {
+        const char *from;
+        const char *want;
+    } cases[] = {
+        {"utf8mb4_0900_bin",
+         "/*M! COLLATE utf8mb4_nopad_bin */ /*!80017 COLLATE utf8mb4_0900_bin */"},
+        {"utf8mb4_nopad_bin",
+         "/*M! COLLATE utf8mb4_nopad_bin */ /*!80017 COLLATE utf8mb4_0900_bin */"},
+        {"utf8mb4_0900_ai_ci", "/*M!101001 COLLATE utf8mb4_uca1400_nopad_ai_ci */"
+                               " /*!80017 COLLATE utf8mb4_0900_ai_ci */"},
+        {"utf8mb4_uca1400_ai_ci",
+         "/*M!101001 COLLATE utf8mb4_uca1400_ai_ci */ /*!80017 COLLATE utf8mb4_0900_ai_ci */"},
+        {"utf8mb4_general_ci", "utf8mb4 COLLATE utf8mb4_general_ci NULL"},
+        {"utf8mb4_de_pb_0900_ai_ci", "utf8mb4 /*!80017 COLLATE utf8mb4_de_pb_0900_ai_ci */ NULL"},
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct made m = {0};
+        const char *sql = collated(&m, cases[i].from, false);
+
+        if (!strstr(sql, cases[i].want))
+            fail_msg("%s: %s", cases[i].from, sql);
+        arena_release(&m.arena);
+    }
+}
+
+static void collations_without_a_like_are_told(void **state)
+{
+    static const struct {
+        const char *collation;
+        bool maria; /* the target */
+        int version;
+        bool key;
+        enum fidelity forward;
+        int fatal; /* -1: no finding */
+    } cases[] = {
+        {"utf8mb4_0900_ai_ci", false, 80036, true, FIDELITY_EXACT, -1},
+        {"utf8mb4_uca1400_ai_ci", true, 110402, true, FIDELITY_EXACT, -1},
+        {"utf8mb4_general_ci", true, 100611, true, FIDELITY_EXACT, -1},
+        {"utf8mb4_0900_bin", true, 100611, true, FIDELITY_EXACT, -1},
+        {"utf8mb4_nopad_bin", false, 80036, true, FIDELITY_EXACT, -1},
+        {"utf8mb4_0900_ai_ci", true, 101001, true, FIDELITY_CONDITION, -1},
+        {"utf8mb4_0900_ai_ci", true, 100611, true, FIDELITY_CONDITION, 1},
+        {"utf8mb4_0900_ai_ci", true, 100611, false, FIDELITY_CONDITION, 0},
+        {"utf8mb4_uca1400_ai_ci", true, 100611, true, FIDELITY_CONDITION, 1},
+        {"utf8mb4_general_nopad_ci", false, 80036, true, FIDELITY_CONDITION, 1},
+        {"utf8mb4_de_pb_0900_ai_ci", true, 110402, false, FIDELITY_CONDITION, 0},
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct made m = {0};
+        struct my_db to = {.maria = cases[i].maria, .version = cases[i].version};
+        struct verdict v = {FIDELITY_EXACT, FIDELITY_EXACT, NULL};
+        struct findings f = {0};
+
+        collated(&m, cases[i].collation, cases[i].key);
+        my_judge_pair(NULL, &to.base, &m.defs[0], &v, &m.arena, &f);
+        if (v.forward != cases[i].forward || (v.condition != NULL) != (v.forward != FIDELITY_EXACT))
+            fail_msg("case %zu: %s", i, v.condition ? v.condition : "exact");
+        assert_int_equal(f.n, cases[i].fatal >= 0);
+        if (f.n)
+            assert_int_equal(f.v[0].fatal, cases[i].fatal);
+        arena_release(&m.arena);
+    }
+}
+
 static int setup(void **state)
 {
     make_tables();
@@ -197,6 +343,9 @@ int main(void)
         cmocka_unit_test(types_have_verdicts),
         cmocka_unit_test(refuses_what_has_no_type),
         cmocka_unit_test(makes_them),
+        cmocka_unit_test(collations_have_a_like_on_the_other_server),
+        cmocka_unit_test(collations_without_a_like_are_told),
+        cmocka_unit_test(numbers_what_any_index_begins_with),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);
