@@ -227,6 +227,68 @@ static void classes_errors(void **state)
     my_close(db);
 }
 
+/* The longest that the server takes is sent, one byte more is not, and the connection stays. */
+static void refuses_what_is_too_long(void **state)
+{
+    static const char before[] = "SELECT length('";
+    static const char behind[] = "')";
+    struct db *root = test_open(test_uri(NULL, NULL), DB_CONTROL);
+    const char *usual = test_value(root, "SELECT @@global.max_allowed_packet");
+    size_t limit = (size_t)64 * 1024;
+    char *sql = malloc(limit);
+    char reset[100];
+
+    assert_non_null(sql);
+    snprintf(reset, sizeof reset, "SET GLOBAL max_allowed_packet = %s", usual);
+    test_sql(root, "SET GLOBAL max_allowed_packet = 65536");
+    struct db *db = test_open(test_uri(NULL, NULL), DB_APPLY);
+    test_sql(root, reset);
+    memset(sql, 'a', limit);
+    memcpy(sql, before, strlen(before));
+    for (size_t len = limit - 2; len < limit; len++) {
+        struct err e = {0};
+
+        memset(sql + len - 4, 'a', 2);
+        memcpy(sql + len - 2, behind, 2);
+        int rc = my_exec(my_db_from(db), sql, len, NULL, &e);
+        if (len == limit - 2 ? rc != 0 : rc == 0 || e.class != ERR_DATA)
+            fail_msg("%zu bytes: %d %s", len, rc, e.msg);
+        if (rc != 0 && (!strstr(e.msg, "65535 bytes") || !strstr(e.hint, "max_allowed_packet")))
+            fail_msg("%s; %s", e.msg, e.hint);
+        assert_string_equal(test_value(db, "SELECT 7"), "7");
+    }
+    free(sql);
+    my_close(db);
+    my_close(root);
+}
+
+/* With a raised limit the next transaction has it. */
+static void begins_anew_with_a_raised_limit(void **state)
+{
+    static char sql[70000];
+    struct db *root = test_open(test_uri(NULL, NULL), DB_CONTROL);
+    const char *usual = test_value(root, "SELECT @@global.max_allowed_packet");
+    struct err e = {0};
+    char reset[100];
+
+    snprintf(reset, sizeof reset, "SET GLOBAL max_allowed_packet = %s", usual);
+    test_sql(root, "SET GLOBAL max_allowed_packet = 65536");
+    struct db *db = test_open(test_uri(NULL, NULL), DB_CONTROL);
+    test_sql(root, reset);
+    memset(sql, ' ', sizeof sql);
+    memcpy(sql, "DO 1", 4);
+    assert_ok(my_begin(db, &e));
+    assert_int_equal(my_exec(my_db_from(db), sql, sizeof sql, NULL, &e), -1);
+    assert_int_equal(e.class, ERR_DATA);
+    err_clear(&e);
+    assert_ok(my_rollback(db, &e));
+    assert_ok(my_begin(db, &e));
+    assert_ok(my_exec(my_db_from(db), sql, sizeof sql, NULL, &e));
+    assert_ok(my_rollback(db, &e));
+    my_close(db);
+    my_close(root);
+}
+
 static void locks_are_bounded(void **state)
 {
     test_database("ls_lock");
@@ -459,6 +521,8 @@ int main(void)
         cmocka_unit_test(speaks_tls),
         cmocka_unit_test(reads_the_option_file),
         cmocka_unit_test(classes_errors),
+        cmocka_unit_test(refuses_what_is_too_long),
+        cmocka_unit_test(begins_anew_with_a_raised_limit),
         cmocka_unit_test(locks_are_bounded),
         cmocka_unit_test(ends_statements_that_take_too_long),
         cmocka_unit_test(fetches_in_a_stream),
