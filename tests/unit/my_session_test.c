@@ -198,6 +198,37 @@ static void expect_error(struct db *db, const char *sql, enum err_class class)
         fail_msg("%s: %s: %s", sql, err_class_name(e.class), e.msg);
 }
 
+/* What a full disk says, in each of its ways, is nobody's fault but the disk's. */
+static void a_full_disk_is_retried(void **state)
+{
+    static const struct {
+        unsigned code;
+        const char *text;
+        enum err_class class;
+        bool room;
+    } cases[] = {
+        {3, "Error writing file './binlog.000001' (Errcode: 28)", ERR_RETRY, true},
+        {5, "Out of memory (Needed 128 bytes)", ERR_RETRY, false},
+        {20, "Disk is full writing './t.ibd'", ERR_RETRY, true},
+        {1021, "Disk full", ERR_RETRY, true},
+        {1026, "Error writing file 'binlog' (errno: 28)", ERR_RETRY, true},
+        {1114, "The table 't' is full", ERR_RETRY, true},
+        {1878, "Temporary file write failure.", ERR_RETRY, true},
+        {1030, "Got error 28 \"No space left on device\" from storage engine InnoDB", ERR_RETRY,
+         true},
+        {1030, "Got error 28 from storage engine", ERR_RETRY, true},
+        {1030, "Got error 128 \"Something else\" from storage engine InnoDB", ERR_FATAL, false},
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct err e = {0};
+
+        my_fail_code(cases[i].code, "HY000", cases[i].text, &e);
+        if (e.class != cases[i].class || (strstr(e.hint, "make room") != NULL) != cases[i].room)
+            fail_msg("%u: %s: %s [%s]", cases[i].code, err_class_name(e.class), e.msg, e.hint);
+    }
+}
+
 static void classes_errors(void **state)
 {
     test_database("ls_class");
@@ -520,6 +551,7 @@ int main(void)
         cmocka_unit_test(names_what_cannot_be_reached),
         cmocka_unit_test(speaks_tls),
         cmocka_unit_test(reads_the_option_file),
+        cmocka_unit_test(a_full_disk_is_retried),
         cmocka_unit_test(classes_errors),
         cmocka_unit_test(refuses_what_is_too_long),
         cmocka_unit_test(begins_anew_with_a_raised_limit),
