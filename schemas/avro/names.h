@@ -12,7 +12,4 @@
  * name must be UTF-8; a byte that is not is escaped as if it were a code point. */
 void name_escape(struct buf *out, const char *name);
 
-/* Strict UTF-8: no overlong forms, no surrogates, nothing above U+10FFFF. */
-bool text_is_utf8(const char *data, size_t len);
-
 #endif

@@ -1,5 +1,6 @@
 /* Any text as any kind of column: what counts as natural prints back as itself. And any number as
  * the natural value of any kind: printed within bounds, or refused. */
+#include "core/text.h"
 #include "schemas/avro/names.h"
 #include "schemas/avro/natural.h"
 
