@@ -91,9 +91,9 @@ static void grant_all(struct db *root)
     bool maria = my_db_from(root)->maria;
 
     test_role(ROLE, NULL);
-    test_sql(root, maria ? "GRANT REPLICATION SLAVE, BINLOG MONITOR, READ_ONLY ADMIN, CONNECTION"
-                           " ADMIN, RELOAD, PROCESS, SHOW DATABASES, CREATE USER ON *.* TO " ROLE
-                           "@'%';"
+    test_sql(root, maria ? "GRANT REPLICATION SLAVE, BINLOG MONITOR, SLAVE MONITOR, READ_ONLY"
+                           " ADMIN, CONNECTION ADMIN, RELOAD, PROCESS, SHOW DATABASES, CREATE USER "
+                           "ON *.* TO " ROLE "@'%';"
                            "GRANT SELECT ON mysql.global_priv TO " ROLE "@'%'"
                          : "GRANT REPLICATION SLAVE, REPLICATION CLIENT, SYSTEM_VARIABLES_ADMIN,"
                            " CONNECTION_ADMIN, XA_RECOVER_ADMIN, RELOAD, PROCESS, SHOW DATABASES,"
@@ -156,6 +156,34 @@ static void finds_settings(void **state)
     }
     struct findings after = check_source();
     expect_fit(&after);
+    my_close(root);
+}
+
+static void finds_replicas(void **state)
+{
+    struct db *root = fit_server();
+    struct table_list none = {0};
+
+    if (!my_db_from(root)->maria)
+        skip(); /* it logs what it is sent, by default */
+    test_sql(root, "CHANGE MASTER TO master_host = '127.0.0.1', master_user = 'nobody'");
+    struct findings idle = check_source();
+    struct findings target = check_target(&none);
+    test_sql(root, "START SLAVE SQL_THREAD");
+    struct findings running = check_source();
+    struct server_identity id;
+    struct err e = {0};
+    int rc = my_identify(root, &id, &e);
+    test_sql(root, "REVOKE SLAVE MONITOR ON *.* FROM " ROLE "@'%'");
+    struct findings blind = check_source();
+    test_sql(root, "STOP SLAVE; RESET SLAVE ALL");
+    assert_int_equal(rc, 0);
+    assert_true(id.standby);
+    expect(&idle, true, "source", "it is set up as a replica", "log_slave_updates = 1");
+    assert_null(search(&idle, "source", "replicates from another server"));
+    expect(&target, false, "target", "there is no way back", "log_slave_updates = 1");
+    expect(&running, true, "source", "replicates from another server", "STOP REPLICA");
+    expect(&blind, true, "account '" ROLE, "SLAVE MONITOR ON *.*", "GRANT SLAVE MONITOR");
     my_close(root);
 }
 
@@ -322,13 +350,10 @@ static int release(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_fit_server_is_fit),
-        cmocka_unit_test(finds_settings),
-        cmocka_unit_test(finds_tables),
-        cmocka_unit_test(finds_branches),
-        cmocka_unit_test(finds_rights),
-        cmocka_unit_test(finds_other_databases),
-        cmocka_unit_test(looks_at_the_targets_tables),
+        cmocka_unit_test(a_fit_server_is_fit),   cmocka_unit_test(finds_settings),
+        cmocka_unit_test(finds_replicas),        cmocka_unit_test(finds_tables),
+        cmocka_unit_test(finds_branches),        cmocka_unit_test(finds_rights),
+        cmocka_unit_test(finds_other_databases), cmocka_unit_test(looks_at_the_targets_tables),
         cmocka_unit_test(reads_grants),
     };
 
