@@ -2,7 +2,7 @@
  * and given a remedy; a fit server is found fit by an account with no more rights than that. */
 #include "my_support.h"
 
-#include "engines/mysql/rights.h"
+#include "engines/mysql/check.h"
 
 #define ROLE "ls_check"
 #define SHOP "ls_check_shop"
@@ -203,6 +203,34 @@ static void finds_tables(void **state)
     my_close(root);
 }
 
+/* Linux has no server of mode 2, so the mode is told. */
+static void finds_capitals(void **state)
+{
+    struct db *root = fit_server();
+    struct check_request r = {.side = SIDE_SOURCE};
+    struct findings found = {0};
+    struct my_checking c = {
+        .db = my_db_from(root), .request = &r, .side = "source", .arena = &arena, .found = &found};
+    struct err e = {0};
+
+    test_sql(root, "CREATE TABLE Orders (id int PRIMARY KEY);"
+                   "CREATE TABLE `\xc3\x89t\xc3\xa9` (id int PRIMARY KEY);"
+                   "CREATE TABLE `\xc3\xa9'` (id int PRIMARY KEY)");
+    assert_ok(my_tables(root, &selection, &arena, &c.tables, &e));
+    assert_ok(my_check_letter_case(&c, "0", &e));
+    assert_ok(my_check_letter_case(&c, NULL, &e));
+    assert_int_equal(found.n, 0);
+    assert_ok(my_check_letter_case(&c, "2", &e));
+    assert_int_equal(found.n, 2);
+    expect(&found, true, SHOP ".Orders", "the binlog has it without", "rename the table");
+    expect(&found, true, SHOP ".\xc3\x89t\xc3\xa9", "lower_case_table_names = 2", "tables.exclude");
+    found.n = 0;
+    r.side = SIDE_TARGET;
+    assert_ok(my_check_letter_case(&c, "1", &e));
+    expect(&found, true, SHOP ".Orders", "the target's lower_case_table_names is 1", "initialise");
+    my_close(root);
+}
+
 static void finds_branches(void **state)
 {
     struct db *root = fit_server();
@@ -350,10 +378,15 @@ static int release(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_fit_server_is_fit),   cmocka_unit_test(finds_settings),
-        cmocka_unit_test(finds_replicas),        cmocka_unit_test(finds_tables),
-        cmocka_unit_test(finds_branches),        cmocka_unit_test(finds_rights),
-        cmocka_unit_test(finds_other_databases), cmocka_unit_test(looks_at_the_targets_tables),
+        cmocka_unit_test(a_fit_server_is_fit),
+        cmocka_unit_test(finds_settings),
+        cmocka_unit_test(finds_replicas),
+        cmocka_unit_test(finds_tables),
+        cmocka_unit_test(finds_capitals),
+        cmocka_unit_test(finds_branches),
+        cmocka_unit_test(finds_rights),
+        cmocka_unit_test(finds_other_databases),
+        cmocka_unit_test(looks_at_the_targets_tables),
         cmocka_unit_test(reads_grants),
     };
 
