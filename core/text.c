@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-size_t text_utf8_decode(const unsigned char *p, size_t left, uint32_t *point)
+size_t utf8_decode(const unsigned char *p, size_t left, uint32_t *point)
 {
     static const uint32_t lowest[] = {0, 0, 0x80, 0x800, 0x10000};
     size_t n = p[0] < 0x80 ? 1 : p[0] >> 5 == 6 ? 2 : p[0] >> 4 == 14 ? 3 : p[0] >> 3 == 30 ? 4 : 0;
@@ -38,7 +38,7 @@ bool text_is_utf8(const char *data, size_t len)
                 continue;
             }
         }
-        n = text_utf8_decode(p + i, len - i, &point);
+        n = utf8_decode(p + i, len - i, &point);
         if (n == 0)
             return false;
         i += n;
@@ -53,7 +53,7 @@ void text_clean(char *text)
 
     while (left > 0) {
         uint32_t point;
-        size_t n = text_utf8_decode(p, left, &point);
+        size_t n = utf8_decode(p, left, &point);
 
         if (n == 0)
             *p = '?';

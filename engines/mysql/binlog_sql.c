@@ -139,6 +139,31 @@ static bool among(const struct token *t, const char *const *words)
     return false;
 }
 
+/* MariaDB's SET STATEMENT variable = value, … FOR statement: it is that statement, and it may be
+ * another one of these. Values in parentheses may hold a FOR of their own (SELECT … FOR UPDATE).
+ * False: no statement is found. */
+static bool see_through(struct scanner *s, struct token *t)
+{
+    while (is(t, "set")) {
+        struct scanner behind = *s;
+        struct token next;
+        int depth = 0;
+
+        next_token(&behind, &next);
+        if (!is(&next, "statement"))
+            return true;
+        do {
+            next_token(&behind, &next);
+            depth += is_mark(&next, '(') - is_mark(&next, ')');
+        } while (next.kind != TOKEN_END && (depth > 0 || !is(&next, "for")));
+        *s = behind;
+        next_token(s, t);
+        if (t->kind == TOKEN_END)
+            return false;
+    }
+    return true;
+}
+
 /* ---- what sort of statement ---- */
 
 static const char *const dml_words[] = {"insert", "update", "delete", "replace", "load",
@@ -185,6 +210,8 @@ enum sql_kind sql_kind_of(const char *sql, size_t len)
     struct token second;
 
     next_token(&s, &t);
+    if (!see_through(&s, &t))
+        return SQL_UNREAD;
     if (is(&t, "begin"))
         return SQL_BEGIN;
     if (is(&t, "commit"))
@@ -345,6 +372,8 @@ void sql_names(const char *sql, size_t len, const char *default_schema, sql_name
     struct token object;
 
     next_token(&w.s, &verb);
+    if (!see_through(&w.s, &verb))
+        return;
     if (is(&verb, "truncate")) {
         step(&w);
         if (is(&w.t, "table"))

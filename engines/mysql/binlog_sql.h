@@ -19,7 +19,8 @@ enum sql_kind {
     SQL_XA_DECIDE, /* XA COMMIT, XA ROLLBACK */
     SQL_DML,       /* rows changed by a statement: they are not in the log */
     SQL_TRUNCATE,
-    SQL_DDL
+    SQL_DDL,
+    SQL_UNREAD /* a SET STATEMENT whose statement is not found: it may be any of them */
 };
 
 /* An identifier with its quotes taken off; at most the server's 64 characters. */

@@ -98,6 +98,15 @@ static void end_single(struct binlog *b, const char *sql, size_t len)
         b->multi = true;
 }
 
+static int on_unread(struct binlog *b, const char *sql, size_t len, struct err *e)
+{
+    return err_set(
+        e, ERR_FATAL,
+        "transaction %s has a SET STATEMENT that cannot be read, so what it did to which "
+        "table cannot be told: %.*s",
+        b->gtid, len < 200 ? (int)len : 200, sql);
+}
+
 static int on_statement(struct binlog *b, const char *sql, size_t len, const char *schema,
                         struct err *e)
 {
@@ -130,6 +139,8 @@ static int on_statement(struct binlog *b, const char *sql, size_t len, const cha
     case SQL_DDL:
         on_ddl(b, sql, len, schema, kind == SQL_TRUNCATE);
         break;
+    case SQL_UNREAD:
+        return on_unread(b, sql, len, e);
     case SQL_XA_DECIDE:
     case SQL_OTHER:
         break;

@@ -1,5 +1,6 @@
 #include "engines/mysql/binlog_value.h"
 
+#include "core/text.h"
 #include "engines/mysql/binlog_bytes.h"
 
 #include <inttypes.h>
@@ -401,24 +402,6 @@ static size_t put_time(const struct binlog_column *c, const uint8_t *p, char *ou
 
 /* ---- texts and bytes ---- */
 
-static bool is_utf8(const uint8_t *p, size_t n)
-{
-    size_t i = 0;
-
-    while (i < n) {
-        uint8_t b = p[i++];
-        unsigned more = b < 0x80 ? 0 : b >= 0xc2 && b < 0xe0 ? 1 : b >= 0xe0 && b < 0xf0 ? 2 : 3;
-
-        if (b >= 0x80 && (b < 0xc2 || b > 0xf4 || n - i < more))
-            return false;
-        while (more-- > 0) {
-            if ((p[i++] & 0xc0) != 0x80)
-                return false;
-        }
-    }
-    return true;
-}
-
 static const char *padded(struct arena *a, const uint8_t *p, size_t n, size_t want)
 {
     char *out = arena_zalloc(a, want + 1);
@@ -477,7 +460,7 @@ static void take_text(struct arena *a, const struct binlog_column *c, const stru
         take_uuid(a, c, p, v, unfit);
     else if (plan->kind == TYPE_BYTES)
         take_padded(a, c, p, v);
-    else if (!is_utf8(p, v->len))
+    else if (!text_is_utf8((const char *)p, v->len))
         *unfit = "it holds bytes that are not UTF-8";
 }
 
@@ -493,6 +476,8 @@ static void take_label(const struct binlog_column *c, const uint8_t *p, size_t l
     }
     v->data = c->labels[i - 1].text;
     v->len = c->labels[i - 1].len;
+    if (!text_is_utf8(v->data, v->len))
+        *unfit = "it holds a label that is not UTF-8";
 }
 
 static void take_json(struct arena *a, const uint8_t *p, struct value *v, const char **unfit)

@@ -164,10 +164,65 @@ static int check_triggers(struct my_checking *c, bool source, struct err *e)
     return 0;
 }
 
+/* 1: it has capitals, as the server itself lowers them; 0; -1. */
+static int has_capitals(struct my_checking *c, const struct table *t, struct err *e)
+{
+    const char *answer;
+    struct buf sql;
+
+    buf_init(&sql, BUF_MAX_TEXT);
+    buf_adds(&sql, "SELECT CAST(LOWER(n) AS BINARY) <> CAST(n AS BINARY) FROM (SELECT concat(");
+    my_literal(&sql, t->schema, strlen(t->schema));
+    buf_adds(&sql, ", '.', ");
+    my_literal(&sql, t->name, strlen(t->name));
+    buf_adds(&sql, ") AS n) AS names");
+    answer = my_check_text(c, sql.data, e);
+    buf_release(&sql);
+    return answer != NULL ? strcmp(answer, "1") == 0 : -1;
+}
+
+static void letter_case_found(struct my_checking *c, const struct table *t, const char *mode)
+{
+    if (c->request->side == SIDE_SOURCE)
+        my_check_found(
+            c, true, table_label(t),
+            arena_printf(c->arena,
+                         "its name has capitals, and with lower_case_table_names = %s"
+                         " the binlog has it without: none of its changes would be found",
+                         mode),
+            "rename the table (and its database) to small letters, or exclude it"
+            " (tables.exclude)");
+    else
+        my_check_found(c, true, table_label(t),
+                       arena_printf(c->arena,
+                                    "its name has capitals, and the target's"
+                                    " lower_case_table_names is %s",
+                                    mode),
+                       "initialise the target with lower_case_table_names = 0, or rename the"
+                       " table");
+}
+
+int my_check_letter_case(struct my_checking *c, const char *mode, struct err *e)
+{
+    if (mode == NULL)
+        mode = my_check_text(c, "SELECT @@global.lower_case_table_names", e);
+    if (mode == NULL)
+        return -1;
+    for (size_t i = 0; strcmp(mode, "0") != 0 && i < c->tables.n; i++) {
+        int capitals = has_capitals(c, c->tables.v[i], e);
+
+        if (capitals < 0)
+            return -1;
+        if (capitals)
+            letter_case_found(c, c->tables.v[i], mode);
+    }
+    return 0;
+}
+
 static int check_tables(struct my_checking *c, bool source, struct err *e)
 {
-    return (source && check_kinds(c, e) != 0) || check_cascades(c, source, e) != 0 ||
-                   check_triggers(c, source, e) != 0
+    return (source && (check_kinds(c, e) != 0 || my_check_letter_case(c, NULL, e) != 0)) ||
+                   check_cascades(c, source, e) != 0 || check_triggers(c, source, e) != 0
                ? -1
                : 0;
 }

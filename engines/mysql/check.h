@@ -24,6 +24,10 @@ const char *my_check_text(struct my_checking *c, const char *sql, struct err *e)
 /* " IN ('a', 'b')" of the databases of the chosen tables and '', in the arena. */
 const char *my_check_schemas(struct my_checking *c);
 
+/* check.c: names that the server, or its binlog, writes otherwise than the catalog does. mode: its
+ * lower_case_table_names, NULL: asked here. */
+int my_check_letter_case(struct my_checking *c, const char *mode, struct err *e);
+
 /* check_server.c: settings and rights, of either side. */
 int my_check_server(struct my_checking *c, struct err *e);
 void my_check_rights(struct my_checking *c);

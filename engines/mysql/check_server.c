@@ -125,6 +125,66 @@ static void check_branches(struct my_checking *c)
     mysql_free_result(res);
 }
 
+/* ---- changes that other servers make ---- */
+
+static bool is_on(const struct my_checking *c, const char *variables, struct err *e, int *rc)
+{
+    const char *sql = arena_printf(
+        c->arena, "SHOW GLOBAL VARIABLES WHERE Variable_name IN (%s) AND Value IN ('ON', '1')",
+        variables);
+    MYSQL_RES *res = my_query(c->db, sql, e);
+    bool on = res != NULL && mysql_num_rows(res) > 0;
+
+    *rc = res != NULL ? *rc : -1;
+    mysql_free_result(res);
+    return on;
+}
+
+/* Who may not ask is told so by the rights. */
+static int ask_replication(struct my_checking *c, struct my_replication *out, struct err *e)
+{
+    if (my_replication_state(c->db, out, e) == 0)
+        return 0;
+    if (e->class != ERR_REFUSED)
+        return -1;
+    err_clear(e);
+    return 0;
+}
+
+/* What a replica is sent, or a node of a cluster, is in its own binlog only with log_slave_updates.
+ * And read_only, the fence, does not hold up a replica's threads. */
+static int check_replication(struct my_checking *c, bool source, struct err *e)
+{
+    const char *why = source ? "" : NO_WAY_BACK;
+    struct my_replication replication;
+    int rc = ask_replication(c, &replication, e);
+    bool logged = rc == 0 && is_on(c, "'log_slave_updates', 'log_replica_updates'", e, &rc);
+    bool node = rc == 0 && is_on(c, "'wsrep_on'", e, &rc);
+
+    if (rc != 0)
+        return -1;
+    if (replication.configured && !logged)
+        my_check_found(c, source, c->side,
+                       arena_printf(c->arena,
+                                    "it is set up as a replica, and log_slave_updates is off: what"
+                                    " it is sent is not in its binlog%s",
+                                    why),
+                       "name the primary in the URI, or log_slave_updates = 1 in the server's"
+                       " configuration, then restart it; RESET REPLICA ALL if it is none any more");
+    if (node && !logged)
+        my_check_found(c, source, c->side,
+                       arena_printf(c->arena,
+                                    "it is a node of a Galera cluster, and log_slave_updates is"
+                                    " off: what other nodes write is not in its binlog%s",
+                                    why),
+                       "log_slave_updates = 1 in the server's configuration, then restart it");
+    if (source && replication.running)
+        my_check_found(c, true, c->side,
+                       "it replicates from another server, which no fence on this one holds up",
+                       "name the primary in the URI, or STOP REPLICA on it");
+    return 0;
+}
+
 int my_check_server(struct my_checking *c, struct err *e)
 {
     bool source = c->request->side == SIDE_SOURCE;
@@ -133,7 +193,8 @@ int my_check_server(struct my_checking *c, struct err *e)
     if (c->db->version < (c->db->maria ? MARIA_OLDEST : MYSQL_OLDEST))
         return 0;
     if (ask(c, log_settings, sizeof log_settings / sizeof log_settings[0], !source, e) != 0 ||
-        ask(c, settings, sizeof settings / sizeof settings[0], false, e) != 0)
+        ask(c, settings, sizeof settings / sizeof settings[0], false, e) != 0 ||
+        check_replication(c, source, e) != 0)
         return -1;
     if (source) {
         check_filters(c);
@@ -157,6 +218,7 @@ static const struct need {
     {ANY_SERVER, ON_SERVER, "St", "REPLICATION SLAVE", "to read the binlog"},
     {MARIADB_ONLY, ON_SERVER, "St", "BINLOG MONITOR", "to know the binlog's position"},
     {MYSQL_ONLY, ON_SERVER, "St", "REPLICATION CLIENT", "to know the binlog's position"},
+    {MARIADB_ONLY, ON_SERVER, "St", "SLAVE MONITOR", "to know whether it is a replica"},
     {MARIADB_ONLY, ON_SERVER, "St", "RELOAD", "to flush the binlog of what was read"},
     {MYSQL_ONLY, ON_SERVER, "ST", "RELOAD", "to hold commits for a moment, and to flush logs"},
     {ANY_SERVER, ON_DATABASES, "ST", "SELECT", "to read its tables"},

@@ -47,36 +47,6 @@ static void check_against_source(struct my_checking *c)
                                     source->max_packet));
 }
 
-static bool has_upper(const char *s)
-{
-    for (; *s != '\0'; s++)
-        if (isupper((unsigned char)*s))
-            return true;
-    return false;
-}
-
-/* With lower_case_table_names = 1 the server would call them otherwise than the plan does. */
-static int check_letter_case(struct my_checking *c, struct err *e)
-{
-    const char *mode = my_check_text(c, "SELECT @@global.lower_case_table_names", e);
-
-    if (mode == NULL)
-        return -1;
-    for (size_t i = 0; strcmp(mode, "0") != 0 && i < c->tables.n; i++) {
-        const struct table *t = c->tables.v[i];
-
-        if (has_upper(t->schema) || has_upper(t->name))
-            my_check_found(c, true, table_label(t),
-                           arena_printf(c->arena,
-                                        "its name has capitals, and the target's"
-                                        " lower_case_table_names is %s",
-                                        mode),
-                           "initialise the target with lower_case_table_names = 0, or rename the"
-                           " table");
-    }
-    return 0;
-}
-
 /* ---- tables that are there already ---- */
 
 /* MariaDB says int(11) where MySQL says int, and longtext where it was declared json; longtext is
@@ -214,7 +184,8 @@ static int check_tables(struct my_checking *c, struct err *e)
 int my_check_target(struct my_checking *c, struct err *e)
 {
     check_against_source(c);
-    return check_same_server(c, e) != 0 || check_letter_case(c, e) != 0 || check_tables(c, e) != 0
+    return check_same_server(c, e) != 0 || my_check_letter_case(c, NULL, e) != 0 ||
+                   check_tables(c, e) != 0
                ? -1
                : 0;
 }

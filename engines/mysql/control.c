@@ -57,28 +57,35 @@ int my_clock_ms(struct db *db, int64_t *out, struct err *e)
                      out, e);
 }
 
-/* Does a replication thread run here that brings another server's changes? Where we may not ask,
- * the answer is no: `check` names the right. */
-static bool replicates(struct my_db *db)
+static bool says_yes(MYSQL_RES *res, MYSQL_ROW row, const char *behind)
+{
+    for (unsigned i = 0; i < mysql_num_fields(res); i++) {
+        const char *name = mysql_fetch_field_direct(res, i)->name;
+        size_t len = strlen(name);
+        size_t tail = strlen(behind);
+
+        if (len > tail && strcmp(name + len - tail, behind) == 0 && row[i] != NULL &&
+            strcmp(row[i], "Yes") == 0)
+            return true;
+    }
+    return false;
+}
+
+int my_replication_state(struct my_db *db, struct my_replication *out, struct err *e)
 {
     MYSQL_RES *res =
-        my_query(db, db->maria ? "SHOW ALL REPLICAS STATUS" : "SHOW REPLICA STATUS", NULL);
-    bool running = false;
+        my_query(db, db->maria ? "SHOW ALL REPLICAS STATUS" : "SHOW REPLICA STATUS", e);
 
+    *out = (struct my_replication){0};
     if (res == NULL)
-        return false;
+        return err_wrap(e, "asking whether it is a replica");
     for (MYSQL_ROW row; (row = mysql_fetch_row(res)) != NULL;) {
-        for (unsigned i = 0; i < mysql_num_fields(res); i++) {
-            const char *name = mysql_fetch_field_direct(res, i)->name;
-            size_t len = strlen(name);
-
-            if (len > 12 && strcmp(name + len - 12, "_SQL_Running") == 0 && row[i] != NULL &&
-                strcmp(row[i], "Yes") == 0)
-                running = true;
-        }
+        out->configured = true;
+        /* Slave_SQL_Running, Replica_SQL_Running */
+        out->running = out->running || says_yes(res, row, "_SQL_Running");
     }
     mysql_free_result(res);
-    return running;
+    return 0;
 }
 
 /* MariaDB has a number of its own from 10.11.5 on; before that, machine, port and data directory
@@ -101,6 +108,8 @@ static int system_id(struct my_db *db, char *out, size_t size, struct err *e)
 int my_identify(struct db *base, struct server_identity *out, struct err *e)
 {
     struct my_db *db = my_db_from(base);
+    struct my_replication replication;
+    struct err why = {0};
 
     memset(out, 0, sizeof *out);
     if (system_id(db, out->system, sizeof out->system, e) < 0)
@@ -108,8 +117,15 @@ int my_identify(struct db *base, struct server_identity *out, struct err *e)
     /* One log for all databases of a server. */
     snprintf(out->database, sizeof out->database, "server");
     out->version = db->version;
-    out->standby = replicates(db);
-    return db->broken ? err_set(e, ERR_RETRY, "connection to %s lost", db->where) : 0;
+    /* Only a source must have the right to be asked, and `check` lets none begin without it. */
+    if (my_replication_state(db, &replication, &why) == 0) {
+        out->standby = replication.running;
+    } else if (why.class != ERR_REFUSED) {
+        if (e != NULL)
+            *e = why;
+        return -1;
+    }
+    return 0;
 }
 
 /* MariaDB's FLUSH ENGINE LOGS does nothing (0) or does not reach the disk (2) under the very

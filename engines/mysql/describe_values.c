@@ -19,21 +19,31 @@
             "755D") /* ^(?:[^\\]++|\\["\\/bfnrtu])*+\\[^"\\/bfnrtu] */
 #define STRINGS PATTERN("22283F3A5B5E225C5C5D2B2B7C5C5C2E292A2B22") /* "(?:[^"\\]++|\\.)*+" */
 
-/* What no column of the kind on another engine holds; each %s is the column. */
+#define NUL_CHARACTER "LOCATE(0x00, CAST(%s AS BINARY)) > 0"
+/* MariaDB takes it for UTF-8, unlike MySQL 8 and everybody else: bytes ED A0 to ED BF. */
+#define HALF_A_PAIR "CAST(%s AS BINARY) REGEXP X'ED5BA02DBF5D'" /* \xED[\xA0-\xBF] */
+
+/* What no column of the kind on another engine holds; each %s is the column. The first that fits
+ * the kind and the server counts. */
 static const struct {
     enum type_kind kind;
+    bool maria; /* on MariaDB alone */
     const char *unfit;
     const char *what;
 } predicates[] = {
-    {TYPE_BOOL, "%s NOT IN (0, 1)", "another number than 0 and 1"},
-    {TYPE_TEXT, "LOCATE(0x00, CAST(%s AS BINARY)) > 0", "a NUL character"},
-    {TYPE_DATE, ZERO_DATE, "a zero date"},
-    {TYPE_TIMESTAMP, ZERO_DATE, "a zero date"},
-    {TYPE_TIMESTAMPTZ, ZERO_DATE, "a zero date"},
-    {TYPE_TIME, "%s < '00:00:00' OR %s > '24:00:00'", "a time outside of 00:00:00 to 24:00:00"},
-    {TYPE_ENUM, "%s + 0 = 0", "a value outside of the list"},
-    {TYPE_JSON,
-     "%s REGEXP " ODD_ESCAPE " OR REGEXP_REPLACE(%s, " STRINGS ", '') REGEXP '[0-9][.]([^0-9]|$)'",
+    {TYPE_BOOL, false, "%s NOT IN (0, 1)", "another number than 0 and 1"},
+    {TYPE_TEXT, true, NUL_CHARACTER " OR " HALF_A_PAIR,
+     "a NUL character or half of a surrogate pair"},
+    {TYPE_TEXT, false, NUL_CHARACTER, "a NUL character"},
+    {TYPE_DATE, false, ZERO_DATE, "a zero date"},
+    {TYPE_TIMESTAMP, false, ZERO_DATE, "a zero date"},
+    {TYPE_TIMESTAMPTZ, false, ZERO_DATE, "a zero date"},
+    {TYPE_TIME, false, "%s < '00:00:00' OR %s > '24:00:00'",
+     "a time outside of 00:00:00 to 24:00:00"},
+    {TYPE_ENUM, false, "%s + 0 = 0", "a value outside of the list"},
+    {TYPE_JSON, false,
+     "%s REGEXP " ODD_ESCAPE " OR REGEXP_REPLACE(%s, " STRINGS ", '') REGEXP '[0-9][.]([^0-9]|$)'"
+     " OR " HALF_A_PAIR,
      "what only MariaDB takes for JSON"},
 };
 
@@ -49,12 +59,13 @@ static const char *quoted(struct arena *a, const char *name)
     return out;
 }
 
-static const char *predicate(struct arena *a, const struct column *c, const char **what)
+static const char *predicate(struct arena *a, bool maria, const struct column *c, const char **what)
 {
     const char *name = quoted(a, c->name);
 
     for (size_t p = 0; p < sizeof(predicates) / sizeof(predicates[0]); p++) {
-        if (predicates[p].kind != c->kind || strcmp(c->source_type, "json") == 0)
+        if (predicates[p].kind != c->kind || (predicates[p].maria && !maria) ||
+            strcmp(c->source_type, "json") == 0)
             continue; /* MySQL's own JSON has but one form */
         *what = predicates[p].what;
         return arena_printf(a, predicates[p].unfit, name, name, name);
@@ -152,7 +163,7 @@ int my_unfit_values(struct db *base, const struct table_def *def, const struct v
     for (size_t i = 0; i < t->ncolumns; i++) {
         if (verdicts[i].forward != FIDELITY_CONDITION)
             continue;
-        conditions[i] = predicate(a, &t->columns[i], &whats[i]);
+        conditions[i] = predicate(a, r.db->maria, &t->columns[i], &whats[i]);
         if (conditions[i])
             list = arena_printf(a, "%s%sMAX(%s)", list, *list ? ", " : "", conditions[i]);
     }

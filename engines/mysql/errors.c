@@ -13,12 +13,17 @@ static const struct {
     unsigned char class;
 } codes[] = {
     /* disk full, memory, a full table: somebody makes room, and no table is to blame */
+    {3, ERR_RETRY},
+    {5, ERR_RETRY},
+    {20, ERR_RETRY},
     {1021, ERR_RETRY},
+    {1026, ERR_RETRY},
     {1037, ERR_RETRY},
     {1038, ERR_RETRY},
     {1041, ERR_RETRY},
     {1114, ERR_RETRY},
     {1135, ERR_RETRY},
+    {1878, ERR_RETRY},
     /* locks: timeout, deadlock, lock table full, read lock, NOWAIT, a table that has changed */
     {1205, ERR_RETRY},
     {1206, ERR_RETRY},
@@ -126,8 +131,15 @@ static const struct {
     {"23", ERR_CONFLICT}, {"22", ERR_DATA},  {"28", ERR_REFUSED},
 };
 
-static enum err_class class_of(unsigned code, const char *sqlstate)
+/* What a storage engine could not do; the text alone tells why, in the server's language: "Got
+ * error 28 "No space left on device" from storage engine InnoDB". */
+#define ENGINE_ERROR 1030
+#define NO_SPACE " 28 "
+
+static enum err_class class_of(unsigned code, const char *sqlstate, const char *text)
 {
+    if (code == ENGINE_ERROR && strstr(text, NO_SPACE) != NULL)
+        return ERR_RETRY;
     for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++)
         if (codes[i].code == code)
             return (enum err_class)codes[i].class;
@@ -164,6 +176,12 @@ static bool session_lost(unsigned code)
     return false;
 }
 
+static bool wants_room(unsigned code, enum err_class class)
+{
+    return code == 3 || code == 20 || code == 1021 || code == 1026 || code == 1114 ||
+           code == 1878 || (code == ENGINE_ERROR && class == ERR_RETRY);
+}
+
 static void hint_for(unsigned code, enum err_class class, struct err *e)
 {
     if (class == ERR_REFUSED)
@@ -174,7 +192,7 @@ static void hint_for(unsigned code, enum err_class class, struct err *e)
                     "end, or name the primary in the URI");
     else if (code == 1153 || code == CR_NET_PACKET_TOO_LARGE)
         err_hint(e, "SET GLOBAL max_allowed_packet = 1073741824 on the server, then start again");
-    else if (code == 1021 || code == 1114)
+    else if (wants_room(code, class))
         err_hint(e, "make room on the server's disk");
     else if (code == 1040 || code == 1203)
         err_hint(e, "raise max_connections or max_user_connections");
@@ -182,7 +200,8 @@ static void hint_for(unsigned code, enum err_class class, struct err *e)
 
 int my_fail_code(unsigned code, const char *sqlstate, const char *text, struct err *e)
 {
-    enum err_class class = class_of(code, sqlstate != NULL ? sqlstate : "");
+    enum err_class class =
+        class_of(code, sqlstate != NULL ? sqlstate : "", text != NULL ? text : "");
 
     err_set(e, class, "%s (error %u)", text != NULL && text[0] != '\0' ? text : "error", code);
     if (e == NULL)

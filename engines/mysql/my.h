@@ -139,6 +139,13 @@ int my_rollback_to(struct db *db, struct err *e);
 /* control.c */
 int my_clock_ms(struct db *db, int64_t *out, struct err *e);
 int my_identify(struct db *db, struct server_identity *out, struct err *e);
+/* Whether it takes another server's changes: replicas that are set up, and one whose thread runs.
+ * ERR_REFUSED: the account may not ask (SLAVE MONITOR on MariaDB, REPLICATION CLIENT on MySQL). */
+struct my_replication {
+    bool configured;
+    bool running;
+};
+int my_replication_state(struct my_db *db, struct my_replication *out, struct err *e);
 int my_sync(struct db *db, struct err *e);
 int my_current_position(struct db *db, struct position *out, struct err *e);
 void my_position_text(struct position p, char *out, size_t size);

@@ -377,6 +377,7 @@ int my_renew(struct my_db *db, struct err *e)
     /* Prepared statements lived in the old one. */
     slot_release(&db->apply);
     db->conn = fresh->conn;
+    db->max_packet = fresh->max_packet;
     fresh->conn = old;
     fresh->has_origin = db->has_origin;
     db->has_origin = false;

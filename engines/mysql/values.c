@@ -3,7 +3,8 @@
  * The server is strict, and yet it alters some values without an error: blanks behind the end of a
  * VARCHAR are cut, digits of a second behind those that the column keeps are cut, decimals are
  * rounded, BINARY(n) is filled up, -0.0 becomes 0, NULL in an AUTO_INCREMENT or TIMESTAMP column
- * that takes none becomes a value. Each of these is refused here, before it is sent. */
+ * that takes none becomes a value, an ENUM takes 'A' for its label 'a' and '2' for the second of
+ * its labels. Each of these is refused here, before it is sent. */
 #include "engines/mysql/values.h"
 
 #include "engines/mysql/binlog_value.h"
@@ -264,6 +265,49 @@ static int add_text(struct buf *b, const struct column *c, const struct value *v
     return 0;
 }
 
+/* Is the text at p, behind its quote, this label? p moves behind the closing quote; NULL: there is
+ * none. Quotes are doubled, what cannot be shown is escaped by a backslash. */
+static bool label_at(const char **p, const char *want, size_t len)
+{
+    const char *s = *p;
+    bool same = true;
+    size_t n = 0;
+
+    for (; *s && !(s[0] == '\'' && s[1] != '\''); s++) {
+        char c = *s;
+
+        if ((c == '\'' || c == '\\') && s[1]) {
+            s++;
+            c = c == '\\' && *s == 'n' ? '\n' : c == '\\' && *s == 'r' ? '\r' : *s;
+        }
+        same = same && n < len && want[n] == c;
+        n++;
+    }
+    *p = *s ? s + 1 : NULL;
+    return same && n == len;
+}
+
+/* To the byte: the server takes what its collation takes for a label, and what is none and made of
+ * digits as a label's number. */
+static bool is_label(const char *type, const char *text, size_t len)
+{
+    const char *p = strchr(type, '(');
+
+    while (p && (*p == '(' || *p == ',') && p[1] == '\'') {
+        p += 2;
+        if (label_at(&p, text, len))
+            return true;
+    }
+    return false;
+}
+
+static int add_label(struct buf *b, const struct column *c, const struct value *v, struct err *e)
+{
+    if (my_type_is(c, "enum") && !is_label(c->source_type, v->data, v->len))
+        return refuse_value(c, v, e, "none of the column's labels");
+    return add_text(b, c, v, e);
+}
+
 static void add_raw(struct buf *b, const char *data, size_t len)
 {
     static const char hex[] = "0123456789abcdef";
@@ -353,7 +397,7 @@ static add_fn *const add[TYPE_COUNT] = {
     [TYPE_DECIMAL] = add_decimal,    [TYPE_TEXT] = add_text,     [TYPE_BYTES] = add_bytes,
     [TYPE_DATE] = add_date,          [TYPE_TIME] = add_time,     [TYPE_TIMESTAMP] = add_moment,
     [TYPE_TIMESTAMPTZ] = add_moment, [TYPE_UUID] = add_uuid,     [TYPE_JSON] = add_text,
-    [TYPE_ENUM] = add_text,          [TYPE_OTHER] = add_text,
+    [TYPE_ENUM] = add_label,         [TYPE_OTHER] = add_text,
 };
 
 int my_value_literal(struct buf *out, const struct column *here, const struct value *v,

@@ -237,10 +237,25 @@ static int run(struct my_db *db, struct my_op *op, struct err *e)
 
 /* ---- statements ---- */
 
+/* The server ends a session that sends it more than its limit, which counts the statement and the
+ * command's byte before it. So that is refused here: the connection stays good, and whose statement
+ * it is can park. The next one is opened anew, because a session keeps the limit that it began with
+ * and the limit is what will be raised. */
+static int refuse_too_long(struct my_db *db, size_t len, struct err *e)
+{
+    db->large = true;
+    err_set(e, ERR_DATA, "a statement of %zu bytes for %s, whose max_allowed_packet is %zu", len,
+            db->where, db->max_packet);
+    return err_hint(e, "SET GLOBAL max_allowed_packet = 1073741824 on that server, and in its "
+                       "configuration");
+}
+
 static int send_query(struct my_db *db, const char *sql, size_t len, struct err *e)
 {
     struct my_op op = {.step = my_op_query, .sql = sql, .len = len};
 
+    if (!db->broken && db->max_packet > 0 && len + 1 >= db->max_packet)
+        return refuse_too_long(db, len, e);
     if (run(db, &op, e) != 0)
         return -1;
     return op.rc == 0 ? 0 : my_fail(db, NULL, e);

@@ -37,8 +37,8 @@ CREATE USER lockstep@'%' IDENTIFIED BY 'demo-lockstep';
 -- triggers.
 GRANT SELECT, INSERT, UPDATE, DELETE, DROP, ALTER, TRIGGER ON shop.* TO lockstep@'%';
 GRANT ALL ON lockstep.* TO lockstep@'%';
-GRANT REPLICATION SLAVE, BINLOG MONITOR, READ_ONLY ADMIN, CONNECTION ADMIN, RELOAD, PROCESS,
-    SHOW DATABASES, CREATE USER ON *.* TO lockstep@'%';
+GRANT REPLICATION SLAVE, BINLOG MONITOR, SLAVE MONITOR, READ_ONLY ADMIN, CONNECTION ADMIN, RELOAD,
+    PROCESS, SHOW DATABASES, CREATE USER ON *.* TO lockstep@'%';
 GRANT SELECT ON mysql.global_priv TO lockstep@'%';
 
 -- Last: compose.yaml takes this account as the sign that all is there.

@@ -3,8 +3,8 @@
  * record of it is written, and reads them all in the tests.
  */
 #include "schemas/avro/codec.h"
+
 #include "core/text.h"
-#include "schemas/avro/names.h"
 #include "schemas/avro/natural.h"
 #include "schemas/avro/schema.h"
 

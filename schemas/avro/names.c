@@ -20,7 +20,7 @@ void name_escape(struct buf *out, const char *name)
         buf_adds(out, "_x0000_");
     while (left > 0) {
         uint32_t c;
-        size_t n = text_utf8_decode(p, left, &c);
+        size_t n = utf8_decode(p, left, &c);
 
         if (n == 0) {
             c = p[0];

@@ -33,6 +33,15 @@ static void test_kinds(void **state)
         {"CREATE TRIGGER g BEFORE INSERT ON t FOR EACH ROW SET @a = 1", SQL_OTHER},
         {"GRANT ALL ON t TO u", SQL_OTHER},
         {"CREATE UNIQUE INDEX i ON t (a)", SQL_DDL},
+        {"SET STATEMENT lock_wait_timeout=1 FOR TRUNCATE TABLE orders", SQL_TRUNCATE},
+        {"set /* a */ statement a='for', b=`for` For Alter TABLE t ADD c INT", SQL_DDL},
+        {"SET STATEMENT a=(SELECT b FROM c FOR UPDATE), d=1 FOR INSERT INTO t VALUES (1)", SQL_DML},
+        {"SET STATEMENT a=1 FOR SET STATEMENT b=2 FOR DROP TABLE t", SQL_DDL},
+        {"SET STATEMENT a=1 FOR GRANT ALL ON t TO u", SQL_OTHER},
+        {"SET STATEMENT a=1 TRUNCATE TABLE t", SQL_UNREAD},
+        {"SET STATEMENT a=1 FOR", SQL_UNREAD},
+        {"SET STATEMENT a=(1 FOR TRUNCATE TABLE t", SQL_UNREAD},
+        {"SET PASSWORD FOR 'u'@'%' = 'x'", SQL_OTHER},
         {"", SQL_OTHER},
         {"/* open", SQL_OTHER},
     };
@@ -67,6 +76,8 @@ static void test_names(void **state)
         {"CREATE INDEX i ON s.t (a)", "s.t "},
         {"DROP INDEX i ON t", "d.t "},
         {"DROP DATABASE IF EXISTS s", "s. "},
+        {"SET STATEMENT lock_wait_timeout=1, a='x' FOR TRUNCATE TABLE t", "d.t "},
+        {"SET STATEMENT a=1 FOR SET STATEMENT b=2 FOR DROP TABLE s.t, u", "s.t d.u "},
         {"ALTER DATABASE s CHARACTER SET utf8mb4", ""},
     };
 

@@ -2,7 +2,7 @@
  * and given a remedy; a fit server is found fit by an account with no more rights than that. */
 #include "my_support.h"
 
-#include "engines/mysql/rights.h"
+#include "engines/mysql/check.h"
 
 #define ROLE "ls_check"
 #define SHOP "ls_check_shop"
@@ -91,9 +91,9 @@ static void grant_all(struct db *root)
     bool maria = my_db_from(root)->maria;
 
     test_role(ROLE, NULL);
-    test_sql(root, maria ? "GRANT REPLICATION SLAVE, BINLOG MONITOR, READ_ONLY ADMIN, CONNECTION"
-                           " ADMIN, RELOAD, PROCESS, SHOW DATABASES, CREATE USER ON *.* TO " ROLE
-                           "@'%';"
+    test_sql(root, maria ? "GRANT REPLICATION SLAVE, BINLOG MONITOR, SLAVE MONITOR, READ_ONLY"
+                           " ADMIN, CONNECTION ADMIN, RELOAD, PROCESS, SHOW DATABASES, CREATE USER "
+                           "ON *.* TO " ROLE "@'%';"
                            "GRANT SELECT ON mysql.global_priv TO " ROLE "@'%'"
                          : "GRANT REPLICATION SLAVE, REPLICATION CLIENT, SYSTEM_VARIABLES_ADMIN,"
                            " CONNECTION_ADMIN, XA_RECOVER_ADMIN, RELOAD, PROCESS, SHOW DATABASES,"
@@ -159,6 +159,34 @@ static void finds_settings(void **state)
     my_close(root);
 }
 
+static void finds_replicas(void **state)
+{
+    struct db *root = fit_server();
+    struct table_list none = {0};
+
+    if (!my_db_from(root)->maria)
+        skip(); /* it logs what it is sent, by default */
+    test_sql(root, "CHANGE MASTER TO master_host = '127.0.0.1', master_user = 'nobody'");
+    struct findings idle = check_source();
+    struct findings target = check_target(&none);
+    test_sql(root, "START SLAVE SQL_THREAD");
+    struct findings running = check_source();
+    struct server_identity id;
+    struct err e = {0};
+    int rc = my_identify(root, &id, &e);
+    test_sql(root, "REVOKE SLAVE MONITOR ON *.* FROM " ROLE "@'%'");
+    struct findings blind = check_source();
+    test_sql(root, "STOP SLAVE; RESET SLAVE ALL");
+    assert_int_equal(rc, 0);
+    assert_true(id.standby);
+    expect(&idle, true, "source", "it is set up as a replica", "log_slave_updates = 1");
+    assert_null(search(&idle, "source", "replicates from another server"));
+    expect(&target, false, "target", "there is no way back", "log_slave_updates = 1");
+    expect(&running, true, "source", "replicates from another server", "STOP REPLICA");
+    expect(&blind, true, "account '" ROLE, "SLAVE MONITOR ON *.*", "GRANT SLAVE MONITOR");
+    my_close(root);
+}
+
 static void finds_tables(void **state)
 {
     struct db *root = fit_server();
@@ -172,6 +200,34 @@ static void finds_tables(void **state)
     expect(&f, true, SHOP ".c", "foreign key c_falls", "RESTRICT");
     expect(&f, false, SHOP ".b", "b_trigger", "drop them");
     assert_null(search(&f, SHOP ".b", "foreign key"));
+    my_close(root);
+}
+
+/* Linux has no server of mode 2, so the mode is told. */
+static void finds_capitals(void **state)
+{
+    struct db *root = fit_server();
+    struct check_request r = {.side = SIDE_SOURCE};
+    struct findings found = {0};
+    struct my_checking c = {
+        .db = my_db_from(root), .request = &r, .side = "source", .arena = &arena, .found = &found};
+    struct err e = {0};
+
+    test_sql(root, "CREATE TABLE Orders (id int PRIMARY KEY);"
+                   "CREATE TABLE `\xc3\x89t\xc3\xa9` (id int PRIMARY KEY);"
+                   "CREATE TABLE `\xc3\xa9'` (id int PRIMARY KEY)");
+    assert_ok(my_tables(root, &selection, &arena, &c.tables, &e));
+    assert_ok(my_check_letter_case(&c, "0", &e));
+    assert_ok(my_check_letter_case(&c, NULL, &e));
+    assert_int_equal(found.n, 0);
+    assert_ok(my_check_letter_case(&c, "2", &e));
+    assert_int_equal(found.n, 2);
+    expect(&found, true, SHOP ".Orders", "the binlog has it without", "rename the table");
+    expect(&found, true, SHOP ".\xc3\x89t\xc3\xa9", "lower_case_table_names = 2", "tables.exclude");
+    found.n = 0;
+    r.side = SIDE_TARGET;
+    assert_ok(my_check_letter_case(&c, "1", &e));
+    expect(&found, true, SHOP ".Orders", "the target's lower_case_table_names is 1", "initialise");
     my_close(root);
 }
 
@@ -324,7 +380,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_fit_server_is_fit),
         cmocka_unit_test(finds_settings),
+        cmocka_unit_test(finds_replicas),
         cmocka_unit_test(finds_tables),
+        cmocka_unit_test(finds_capitals),
         cmocka_unit_test(finds_branches),
         cmocka_unit_test(finds_rights),
         cmocka_unit_test(finds_other_databases),

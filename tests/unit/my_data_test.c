@@ -119,6 +119,13 @@ static const struct case_of {
     {"binary(16)", TYPE_UUID, 0, 0, 0, "00112233-4455-6677-8899-aabbccddeeff", false},
     {"enum('a','it''s')", TYPE_ENUM, 0, 0, 0, "it's", false},
     {"enum('a','it''s')", TYPE_ENUM, 0, 0, 0, "other", true},
+    {"enum('a','it''s')", TYPE_ENUM, 0, 0, 0, "2", true},
+    {"enum('a','it''s')", TYPE_ENUM, 0, 0, 0, "A", true},
+    {"enum('a','it''s')", TYPE_ENUM, 0, 0, 0, "it", true},
+    {"enum('x','3','2')", TYPE_ENUM, 0, 0, 0, "2", false},
+    {"enum('x','3','2')", TYPE_ENUM, 0, 0, 0, "02", true},
+    {"enum('b\\\\c','x\\ny')", TYPE_ENUM, 0, 0, 0, "b\\c", false},
+    {"enum('b\\\\c','x\\ny')", TYPE_ENUM, 0, 0, 0, "x\ny", false},
     {"json", TYPE_JSON, 0, 0, 0, "{\"a\": [1, 2]}", false},
 };
 

@@ -156,6 +156,15 @@ static void finds_values(void **state)
         assert_non_null(strstr(f.v[i].what, "row (7)"));
     }
     assert_string_equal(f.v[0].object, "describe_test.users.email");
+    test_sql(db, "DELETE FROM describe_test.users WHERE id = 7");
+    if (my_db_from(db)->maria) { /* the ends of what is none, and what lies beside them */
+        test_sql(db, "INSERT INTO describe_test.users (id, email, made, words) VALUES"
+                     " (8, X'61EDA080', '2024-01-01', X'EDBFBF'),"
+                     " (9, X'ED9FBF', '2024-01-01', X'EE8080')");
+        assert_int_equal(count_unfit(db, &f), 2);
+        assert_non_null(strstr(f.v[0].what, "row (8)"));
+        assert_non_null(strstr(f.v[1].what, "half of a surrogate pair"));
+    }
     my_close(db);
 }
 

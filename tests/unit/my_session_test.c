@@ -198,6 +198,37 @@ static void expect_error(struct db *db, const char *sql, enum err_class class)
         fail_msg("%s: %s: %s", sql, err_class_name(e.class), e.msg);
 }
 
+/* What a full disk says, in each of its ways, is nobody's fault but the disk's. */
+static void a_full_disk_is_retried(void **state)
+{
+    static const struct {
+        unsigned code;
+        const char *text;
+        enum err_class class;
+        bool room;
+    } cases[] = {
+        {3, "Error writing file './binlog.000001' (Errcode: 28)", ERR_RETRY, true},
+        {5, "Out of memory (Needed 128 bytes)", ERR_RETRY, false},
+        {20, "Disk is full writing './t.ibd'", ERR_RETRY, true},
+        {1021, "Disk full", ERR_RETRY, true},
+        {1026, "Error writing file 'binlog' (errno: 28)", ERR_RETRY, true},
+        {1114, "The table 't' is full", ERR_RETRY, true},
+        {1878, "Temporary file write failure.", ERR_RETRY, true},
+        {1030, "Got error 28 \"No space left on device\" from storage engine InnoDB", ERR_RETRY,
+         true},
+        {1030, "Got error 28 from storage engine", ERR_RETRY, true},
+        {1030, "Got error 128 \"Something else\" from storage engine InnoDB", ERR_FATAL, false},
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct err e = {0};
+
+        my_fail_code(cases[i].code, "HY000", cases[i].text, &e);
+        if (e.class != cases[i].class || (strstr(e.hint, "make room") != NULL) != cases[i].room)
+            fail_msg("%u: %s: %s [%s]", cases[i].code, err_class_name(e.class), e.msg, e.hint);
+    }
+}
+
 static void classes_errors(void **state)
 {
     test_database("ls_class");
@@ -225,6 +256,68 @@ static void classes_errors(void **state)
     test_sql(db, "SET GLOBAL read_only = 0");
     my_close(weak);
     my_close(db);
+}
+
+/* The longest that the server takes is sent, one byte more is not, and the connection stays. */
+static void refuses_what_is_too_long(void **state)
+{
+    static const char before[] = "SELECT length('";
+    static const char behind[] = "')";
+    struct db *root = test_open(test_uri(NULL, NULL), DB_CONTROL);
+    const char *usual = test_value(root, "SELECT @@global.max_allowed_packet");
+    size_t limit = (size_t)64 * 1024;
+    char *sql = malloc(limit);
+    char reset[100];
+
+    assert_non_null(sql);
+    snprintf(reset, sizeof reset, "SET GLOBAL max_allowed_packet = %s", usual);
+    test_sql(root, "SET GLOBAL max_allowed_packet = 65536");
+    struct db *db = test_open(test_uri(NULL, NULL), DB_APPLY);
+    test_sql(root, reset);
+    memset(sql, 'a', limit);
+    memcpy(sql, before, strlen(before));
+    for (size_t len = limit - 2; len < limit; len++) {
+        struct err e = {0};
+
+        memset(sql + len - 4, 'a', 2);
+        memcpy(sql + len - 2, behind, 2);
+        int rc = my_exec(my_db_from(db), sql, len, NULL, &e);
+        if (len == limit - 2 ? rc != 0 : rc == 0 || e.class != ERR_DATA)
+            fail_msg("%zu bytes: %d %s", len, rc, e.msg);
+        if (rc != 0 && (!strstr(e.msg, "65535 bytes") || !strstr(e.hint, "max_allowed_packet")))
+            fail_msg("%s; %s", e.msg, e.hint);
+        assert_string_equal(test_value(db, "SELECT 7"), "7");
+    }
+    free(sql);
+    my_close(db);
+    my_close(root);
+}
+
+/* With a raised limit the next transaction has it. */
+static void begins_anew_with_a_raised_limit(void **state)
+{
+    static char sql[70000];
+    struct db *root = test_open(test_uri(NULL, NULL), DB_CONTROL);
+    const char *usual = test_value(root, "SELECT @@global.max_allowed_packet");
+    struct err e = {0};
+    char reset[100];
+
+    snprintf(reset, sizeof reset, "SET GLOBAL max_allowed_packet = %s", usual);
+    test_sql(root, "SET GLOBAL max_allowed_packet = 65536");
+    struct db *db = test_open(test_uri(NULL, NULL), DB_CONTROL);
+    test_sql(root, reset);
+    memset(sql, ' ', sizeof sql);
+    memcpy(sql, "DO 1", 4);
+    assert_ok(my_begin(db, &e));
+    assert_int_equal(my_exec(my_db_from(db), sql, sizeof sql, NULL, &e), -1);
+    assert_int_equal(e.class, ERR_DATA);
+    err_clear(&e);
+    assert_ok(my_rollback(db, &e));
+    assert_ok(my_begin(db, &e));
+    assert_ok(my_exec(my_db_from(db), sql, sizeof sql, NULL, &e));
+    assert_ok(my_rollback(db, &e));
+    my_close(db);
+    my_close(root);
 }
 
 static void locks_are_bounded(void **state)
@@ -458,7 +551,10 @@ int main(void)
         cmocka_unit_test(names_what_cannot_be_reached),
         cmocka_unit_test(speaks_tls),
         cmocka_unit_test(reads_the_option_file),
+        cmocka_unit_test(a_full_disk_is_retried),
         cmocka_unit_test(classes_errors),
+        cmocka_unit_test(refuses_what_is_too_long),
+        cmocka_unit_test(begins_anew_with_a_raised_limit),
         cmocka_unit_test(locks_are_bounded),
         cmocka_unit_test(ends_statements_that_take_too_long),
         cmocka_unit_test(fetches_in_a_stream),

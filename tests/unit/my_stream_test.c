@@ -159,6 +159,43 @@ static void test_ours_and_marks(void **state)
     my_stream_close(s);
 }
 
+/* MariaDB takes half of a surrogate pair for a character; nobody else does. */
+static void test_half_a_pair(void **state)
+{
+    struct stream *s;
+    struct event ev;
+
+    if (!my_db_from(db)->maria)
+        skip();
+    s = open_at(start());
+    sql("INSERT INTO stream_test.t VALUES (1, X'61EDA08062', NULL)");
+    ev = next(s);
+    assert_int_equal(ev.kind, EVENT_TABLE);
+    assert_non_null(strstr(ev.reason, "\"note\": it holds bytes that are not UTF-8"));
+    my_stream_close(s);
+}
+
+/* MariaDB writes the statement with the settings that it was given. */
+static void test_set_statement(void **state)
+{
+    struct stream *s;
+
+    if (!my_db_from(db)->maria)
+        skip();
+    s = open_at(start());
+    sql("SET STATEMENT lock_wait_timeout = 1 FOR TRUNCATE TABLE stream_test.t");
+    sql("SET STATEMENT lock_wait_timeout = 1 FOR INSERT INTO stream_test.t VALUES (1, 'a', NULL)");
+    sql("SET STATEMENT lock_wait_timeout = 1 FOR ALTER TABLE stream_test.t ADD COLUMN more INT");
+    assert_int_equal(next(s).kind, EVENT_BEGIN);
+    expect_change(s, OP_TRUNCATE, NULL);
+    assert_int_equal(next(s).kind, EVENT_COMMIT);
+    assert_int_equal(next(s).kind, EVENT_BEGIN);
+    expect_change(s, OP_INSERT, "1");
+    assert_int_equal(next(s).kind, EVENT_COMMIT);
+    assert_int_equal(next(s).kind, EVENT_TABLE);
+    my_stream_close(s);
+}
+
 static void test_ddl(void **state)
 {
     struct stream *s = open_at(start());
@@ -331,6 +368,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_transactions),  cmocka_unit_test(test_ours_and_marks),
+        cmocka_unit_test(test_set_statement), cmocka_unit_test(test_half_a_pair),
         cmocka_unit_test(test_ddl),           cmocka_unit_test(test_idle_and_large),
         cmocka_unit_test(test_compressed),    cmocka_unit_test(test_rolled_back),
         cmocka_unit_test(test_purged_and_xa),
