@@ -107,7 +107,7 @@ static int take_record(struct kafka_reader *r, const struct kafka_header *h,
  * anew. */
 static int fail_range(struct kafka_reader *r, struct err *e)
 {
-    struct kafka_machine head;
+    struct kafka_machine head = {0};
     uint64_t first;
     uint64_t end = 0;
     int found = kafka_topic_ends(&r->client, r->client.name, &first, &end, e);
