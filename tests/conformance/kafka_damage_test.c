@@ -4,7 +4,9 @@
 
 #include "core/run.h"
 
+#include <arpa/inet.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -13,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -183,6 +186,64 @@ static void test_reserved(void **state)
     }
 }
 
+/* A broker that tells its versions (of the login's two requests) and goes down over anything else.
+ */
+static void *hang_up(void *arg)
+{
+    static const uint8_t versions[] = {0, 0, 0,  0, /* length; number: of the request */
+                                       0, 0, 0,  0, 0, 0, 3, 0, 17, 0, 0, 0, 1,
+                                       0, 0, 36, 0, 0, 0, 1, 0, 0,  0, 0, 0, 0};
+    const int *listener = arg;
+    uint8_t request[512];
+    int fd;
+
+    while ((fd = accept(*listener, NULL, NULL)) >= 0) {
+        while (read(fd, request, sizeof(request)) > 12 && request[5] == 18) {
+            uint8_t answer[sizeof(versions)];
+
+            memcpy(answer, versions, sizeof(versions));
+            answer[3] = sizeof(versions) - 4;
+            memcpy(answer + 4, request + 8, 4);
+            if (write(fd, answer, sizeof(answer)) < 0)
+                break;
+        }
+        close(fd);
+    }
+    return NULL;
+}
+
+/* A broker that goes down during a login has not refused it. */
+static void test_login_cut_off(void **state)
+{
+    const struct journal_property properties[] = {{"security.protocol", "SASL_PLAINTEXT"},
+                                                  {"sasl.mechanisms", "PLAIN"},
+                                                  {"sasl.username", "app"},
+                                                  {"sasl.password", "not-told"}};
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f000001)};
+    struct fixture *f = fixture_of(state);
+    struct journal_options o = f->o;
+    socklen_t len = sizeof(address);
+    int listener = socket(AF_INET, SOCK_STREAM, 0);
+    struct kafka_client c = {0};
+    pthread_t thread;
+    char uri[64];
+
+    assert_int_equal(bind(listener, (struct sockaddr *)&address, len), 0);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&address, &len), 0);
+    assert_int_equal(listen(listener, 16), 0);
+    assert_int_equal(pthread_create(&thread, NULL, hang_up, &listener), 0);
+    snprintf(uri, sizeof(uri), "kafka://127.0.0.1:%d", ntohs(address.sin_port));
+    o.uri = uri;
+    o.properties = properties;
+    o.nproperties = sizeof(properties) / sizeof(properties[0]);
+    must_say(f, kafka_client_open(&c, RD_KAFKA_CONSUMER, &o, NULL, 0, &f->e), ERR_RETRY,
+             "handshake failed");
+    kafka_client_close(&c);
+    shutdown(listener, SHUT_RDWR);
+    pthread_join(thread, NULL);
+    close(listener);
+}
+
 /* ---- writers that take the journal from each other ---- */
 
 #define RIVALS 3
@@ -307,6 +368,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_schemas_made_anew, setup, teardown),
         cmocka_unit_test_setup_teardown(test_topic_made_anew, setup, teardown),
         cmocka_unit_test_setup_teardown(test_reserved, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_login_cut_off, setup, teardown),
         cmocka_unit_test_setup_teardown(test_rivals, setup, teardown),
     };
 
