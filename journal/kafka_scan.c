@@ -11,8 +11,6 @@
 /* By position in proportion first, then by halves. */
 #define SEARCH_PROPORTIONAL 4
 #define POLL_MS 100
-#define GONE_TRIES 5
-#define GONE_NAP_MS 200
 
 /* ---- fetching ---- */
 
@@ -73,22 +71,16 @@ static void take_headers(struct kafka_fetch *f)
     }
 }
 
-/* A broker that has just started may not know its topics yet, so it is asked more than once. */
 static int fail_unknown(struct kafka_fetch *f, struct err *e)
 {
-    for (int i = 0; i < GONE_TRIES; i++) {
-        int found = kafka_topic_exists(f->client, f->name, e);
+    int found = kafka_topic_exists(f->client, f->name, e);
 
-        if (found < 0)
-            return -1;
-        if (found > 0)
-            return err_set(e, ERR_RETRY, "topic %s was not known to the broker", f->name);
-        nap_ms(GONE_NAP_MS);
-    }
+    if (found < 0)
+        return -1;
+    if (found > 0)
+        return err_set(e, ERR_RETRY, "topic %s was not known to the broker", f->name);
     f->client->topic_gone = true;
-    err_set(e, ERR_FATAL, "topic %s was removed", f->name);
-    return err_hint(e, "its records are lost: abandon this migration (lockstep finish --abandon) "
-                       "and start anew");
+    return kafka_topic_lost(f->client, f->name, e);
 }
 
 static int fetch_failed(struct kafka_fetch *f, bool *out_of_range, struct err *e)

@@ -1,5 +1,5 @@
 /* What others may do to a Kafka journal's topics, over a real broker (LOCKSTEP_TEST_KAFKA): it is
- * said at once and for good, never read over and never tried again without end. */
+ * said for good, never read over and never tried again without end. */
 #include "journal/kafka_client.h"
 
 #include "core/run.h"
@@ -166,6 +166,38 @@ static void test_topic_made_anew(void **state)
     assert_int_equal(journal_durable(w), 100);
     journal_writer_close(w);
     must_say(f, journal_writer_open(&f->o, &second, &note, &f->e), ERR_FATAL, "made anew");
+}
+
+/* An absent topic may come back, so it is asked for again before it is called removed; also by a
+ * reader that is opened for the first time, and none makes it anew. */
+static void test_topic_removed(void **state)
+{
+    struct fixture *f = fixture_of(state);
+    struct journal_writer *w = writer(f);
+    struct journal_record record;
+    struct journal_reader *r;
+    struct journal_reader *again;
+    int64_t begin = mono_ms();
+    unsigned retries = 0;
+    int rc;
+
+    append(f, w, "lockstep.t.A", SCHEMA_A, 2);
+    journal_writer_close(w);
+    ok(f, journal_reader_open(&f->o, 0, &r, &f->e));
+    remove_topic(f, KAFKA_SCHEMAS_SUFFIX, false);
+    must_say(f, read_one(f, r, &record), ERR_RETRY, KAFKA_SCHEMAS_SUFFIX " at ");
+    remove_topic(f, "", false);
+    while ((rc = journal_read(r, 1000, &record, &f->e)) == 0)
+        continue;
+    must_say(f, rc, ERR_RETRY, "not known");
+    while (journal_reader_open(&f->o, 1, &again, &f->e) < 0 && f->e.class == ERR_RETRY) {
+        retries++;
+        nap_ms(500);
+    }
+    must_say(f, -1, ERR_FATAL, "was removed");
+    assert_true(retries > 3 && mono_ms() - begin > 10000);
+    must_say(f, journal_reader_open(&f->o, 0, &again, &f->e), ERR_RETRY, "no journal");
+    journal_reader_close(r);
 }
 
 /* What would blind us to a takeover is nobody's to set. */
@@ -367,6 +399,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_schemas_made_anew, setup, teardown),
         cmocka_unit_test_setup_teardown(test_topic_made_anew, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_topic_removed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_reserved, setup, teardown),
         cmocka_unit_test_setup_teardown(test_login_cut_off, setup, teardown),
         cmocka_unit_test_setup_teardown(test_rivals, setup, teardown),
