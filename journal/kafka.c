@@ -17,13 +17,14 @@
  * the offsets of its messages are not consecutive. (2) Two open at once: the first OPEN in the log
  * has the generation. (3) Death in the middle of a record's parts: the next OPEN voids them.
  * (4) The topic is removed and made anew under a reader: messages carry the journal's own number.
- * (5) Retention, compaction, an unclean leader: offsets or record numbers are not contiguous, or
- * the log does not begin with a STATE; that is said and never passed over.
+ * (5) Retention, compaction, an unclean leader: offsets or record numbers are not contiguous, or a
+ * record that is needed stands no more behind the first STATE; that is said and never passed over.
  *
  * Finding a record: every message names a STATE known to be valid when it was sent (`ref`), so any
  * probe of a binary search leads to a place from where the machine may run. Trimming ends before a
- * STATE for the same reason. Sizes are counted by the writer and kept in STATE, because librdkafka
- * cannot ask for them.
+ * STATE for the same reason; a broker that was killed since may show again what stood before, from
+ * any message on, then it is read from the first STATE that a later message names. Sizes are
+ * counted by the writer and kept in STATE, because librdkafka cannot ask for them.
  */
 #include "journal/kafka_impl.h"
 #include "journal/kafka_scan.h"

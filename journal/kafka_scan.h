@@ -32,7 +32,7 @@ int kafka_scan_to(struct kafka_fetch *f, struct kafka_machine *m, uint64_t end, 
 /* Brings m before record `number`; the fetch stands at m->offset. ERR_FATAL: trimmed, or beyond
  * the end; 0: nothing was ever written; 1. */
 int kafka_scan_find(struct kafka_fetch *f, struct kafka_machine *m, uint64_t number, struct err *e);
-/* The state at the topic's first message: m->next is the oldest record. 1; 0: nothing there. */
+/* The state at the first place where a reader may begin: m->next is the oldest record. 1; 0: nothing there. */
 int kafka_scan_head(struct kafka_fetch *f, struct kafka_machine *m, struct err *e);
 
 /* ERR_REFUSED if the log is another owner's. */

@@ -1,6 +1,6 @@
 /* What others may do to a Kafka journal's topics, over a real broker (LOCKSTEP_TEST_KAFKA): it is
  * said for good, never read over and never tried again without end. */
-#include "journal/kafka_client.h"
+#include "journal/kafka_scan.h"
 
 #include "core/run.h"
 
@@ -166,6 +166,63 @@ static void test_topic_made_anew(void **state)
     assert_int_equal(journal_durable(w), 100);
     journal_writer_close(w);
     must_say(f, journal_writer_open(&f->o, &second, &note, &f->e), ERR_FATAL, "made anew");
+}
+
+/* The log begins with a record, not with a STATE. */
+static void behead(struct fixture *f, uint64_t number)
+{
+    struct kafka_machine m = {0};
+    struct kafka_client c = {0};
+    struct kafka_header h = {0};
+    struct kafka_fetch fetch;
+
+    ok(f, kafka_client_open(&c, RD_KAFKA_CONSUMER, &f->o, NULL, 0, &f->e));
+    fetch = (struct kafka_fetch){.client = &c, .topic = c.topic, .name = c.name};
+    ok(f, kafka_scan_find(&fetch, &m, number, &f->e));
+    do {
+        ok(f, kafka_fetch_one(&fetch, m.offset++, &f->e));
+        assert_true(kafka_header_read(fetch.message.header, fetch.message.header_len, &h));
+    } while (h.kind != KAFKA_RECORD || h.number < number);
+    ok(f, kafka_topic_trim(&c, c.name, m.offset - 1, &f->e));
+    kafka_fetch_release(&fetch);
+    kafka_client_close(&c);
+}
+
+/* As a broker that was killed shows it: a trimmed log from before where trimming ended. */
+static void test_begins_anywhere(void **state)
+{
+    struct fixture *f = fixture_of(state);
+    struct journal_writer *w = writer(f);
+    struct journal_record record;
+    struct journal_stats stats;
+    struct journal_reader *r;
+
+    for (unsigned i = 0; i < 10; i++)
+        append(f, w, "lockstep.t.A", SCHEMA_A, 20);
+    behead(f, 55);
+    assert_int_equal(journal_stat(&f->o, &stats, &f->e), 1);
+    assert_int_equal(stats.next, 200);
+    assert_true(stats.first > 55 && stats.first < 100);
+    append(f, w, "lockstep.t.A", SCHEMA_A, 20);
+    journal_writer_close(w);
+    must_say(f, journal_reader_open(&f->o, 55, &r, &f->e), ERR_FATAL, "was trimmed");
+    ok(f, journal_reader_open(&f->o, stats.first, &r, &f->e));
+    assert_int_equal(read_one(f, r, &record), 1);
+    assert_int_equal(record.number, stats.first);
+    journal_reader_close(r);
+    ok(f, journal_reader_open(&f->o, 150, &r, &f->e));
+    assert_int_equal(read_one(f, r, &record), 1);
+    assert_int_equal(record.number, 150);
+    w = writer(f);
+    assert_int_equal(journal_next(w), 220);
+    append(f, w, "lockstep.t.A", SCHEMA_A, 1);
+    while (record.number < 220)
+        assert_int_equal(read_one(f, r, &record), 1);
+    journal_reader_close(r);
+    journal_writer_close(w);
+    ok(f, journal_trim(&f->o, 150, &f->e));
+    assert_int_equal(journal_stat(&f->o, &stats, &f->e), 1);
+    assert_true(stats.first > 100 && stats.first <= 150 && stats.next == 221);
 }
 
 /* An absent topic may come back, so it is asked for again before it is called removed; also by a
@@ -394,16 +451,18 @@ static void test_rivals(void **state)
     free(values);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_schemas_made_anew, setup, teardown),
         cmocka_unit_test_setup_teardown(test_topic_made_anew, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_begins_anywhere, setup, teardown),
         cmocka_unit_test_setup_teardown(test_topic_removed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_reserved, setup, teardown),
         cmocka_unit_test_setup_teardown(test_login_cut_off, setup, teardown),
         cmocka_unit_test_setup_teardown(test_rivals, setup, teardown),
     };
 
+    cmocka_set_test_filter(argc > 1 ? argv[1] : NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
