@@ -333,6 +333,63 @@ static void test_login_cut_off(void **state)
     close(listener);
 }
 
+#define LOOKS 10
+
+struct looker {
+    struct fixture f;
+    pthread_t thread;
+    unsigned right;
+    uint64_t next;
+};
+
+static void *look(void *arg)
+{
+    struct looker *l = arg;
+    struct journal_stats stats;
+
+    for (unsigned i = 0; i < LOOKS; i++) {
+        if (journal_stat(&l->f.o, &stats, &l->f.e) == 1 && stats.next == l->next)
+            l->right++;
+    }
+    return NULL;
+}
+
+/* Three journals looked after at once: each gets its own answers, whoever has the connections. */
+static void test_looked_after_at_once(void **state)
+{
+    struct fixture *f = fixture_of(state);
+    struct looker lookers[3] = {{.next = 1}, {.next = 2}, {.next = 3}};
+    int64_t begin;
+
+    for (unsigned i = 0; i < 3; i++) {
+        struct looker *l = &lookers[i];
+        struct journal_writer *w;
+
+        l->f = *f;
+        snprintf(l->f.topic, sizeof(l->f.topic), "%s.%u", f->topic, i);
+        l->f.o.name = l->f.topic;
+        l->f.o.uri = l->f.uri;
+        w = writer(&l->f);
+        append(&l->f, w, "lockstep.t.A", SCHEMA_A, i + 1);
+        journal_writer_close(w);
+    }
+    for (unsigned n = 1; n <= 3; n++) {
+        begin = mono_ms();
+        for (unsigned i = 0; i < n; i++) {
+            lookers[i].right = 0;
+            assert_int_equal(pthread_create(&lookers[i].thread, NULL, look, &lookers[i]), 0);
+        }
+        for (unsigned i = 0; i < n; i++) {
+            pthread_join(lookers[i].thread, NULL);
+            if (lookers[i].right != LOOKS)
+                fail_msg("journal %u: %u right, %s", i, lookers[i].right, lookers[i].f.e.msg);
+        }
+        print_message("%u journals: %" PRId64 " ms\n", n, mono_ms() - begin);
+    }
+    for (unsigned i = 0; i < 3; i++)
+        ok(f, journal_remove(&lookers[i].f.o, &f->e));
+}
+
 /* ---- writers that take the journal from each other ---- */
 
 #define RIVALS 3
@@ -460,6 +517,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_topic_removed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_reserved, setup, teardown),
         cmocka_unit_test_setup_teardown(test_login_cut_off, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_looked_after_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_rivals, setup, teardown),
     };
 
