@@ -108,10 +108,28 @@ static void on_log(const rd_kafka_t *rk, int level, const char *facility, const 
     log_event(LOG_DEBUG, "journal", "librdkafka", "%s: %s", facility, copy);
 }
 
+/* Will it be the same the next time? The library calls a login failed whatever happens while it is
+ * under way, also when the broker goes down or is silent: then no broker has said no. An old broker
+ * says no by closing the connection, which looks the same; such a login is tried again. */
+static bool is_refusal(int error, const char *text)
+{
+    static const char handshake[] = "handshake failed: ";
+    const char *why = strstr(text, handshake);
+
+    if (error == RD_KAFKA_RESP_ERR__SSL)
+        return strstr(text, "erif") != NULL; /* the certificate's verification */
+    if (error == RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED)
+        return true;
+    if (error != RD_KAFKA_RESP_ERR__AUTHENTICATION)
+        return false;
+    if (why)
+        return strncmp(why + strlen(handshake), "Broker: ", strlen("Broker: ")) == 0;
+    return strstr(text, "Disconnected") == NULL;
+}
+
 static void on_error(rd_kafka_t *rk, int error, const char *text, void *opaque)
 {
     struct kafka_client *c = opaque;
-    bool untrusted = error == RD_KAFKA_RESP_ERR__SSL && strstr(text, "erif");
 
     if (error == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) {
         c->down = true;
@@ -121,8 +139,7 @@ static void on_error(rd_kafka_t *rk, int error, const char *text, void *opaque)
         return;
     snprintf(c->reason, sizeof(c->reason), "%s", text);
     strike_out(c, c->reason);
-    c->refused = untrusted || error == RD_KAFKA_RESP_ERR__AUTHENTICATION ||
-                 error == RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED;
+    c->refused = is_refusal(error, text);
 }
 
 static void on_delivery(rd_kafka_t *rk, const rd_kafka_message_t *message, void *opaque)

@@ -52,6 +52,9 @@ int kafka_fail(struct kafka_client *c, rd_kafka_resp_err_t error, const char *wh
 
 /* 1: there is a topic of this name, 0: none. It has one partition, or ERR_REFUSED. */
 int kafka_topic_exists(struct kafka_client *c, const char *topic, struct err *e);
+/* For a topic that was there and was just found absent: ERR_RETRY, until it has been absent without
+ * a break for so long that it was removed: ERR_FATAL. */
+int kafka_topic_lost(struct kafka_client *c, const char *topic, struct err *e);
 /* Could it be made? The brokers only try. */
 int kafka_topic_try(struct kafka_client *c, const char *topic, struct err *e);
 /* Makes it, if it is not there; its settings keep every record. */

@@ -58,6 +58,11 @@ bool kafka_header_read(const void *data, size_t len, struct kafka_header *out)
             (out->kind == KAFKA_RECORD && out->part < out->parts));
 }
 
+bool kafka_header_begins(const struct kafka_header *h, uint64_t offset)
+{
+    return h->kind == KAFKA_STATE || (h->kind == KAFKA_OPEN && offset == 0 && h->generation > 0);
+}
+
 static void take_text(char *out, size_t size, const char *text, size_t len)
 {
     len = len < size ? len : size - 1;
@@ -81,9 +86,7 @@ static void take_state(struct kafka_machine *m, const struct kafka_message *mess
 static int begin(struct kafka_machine *m, const char *topic, const struct kafka_message *message,
                  const struct kafka_header *h, struct err *e)
 {
-    bool opens = h->kind == KAFKA_OPEN && message->offset == 0 && h->generation > 0;
-
-    if (!opens && h->kind != KAFKA_STATE) {
+    if (!kafka_header_begins(h, (uint64_t)message->offset)) {
         err_set(e, ERR_FATAL,
                 "topic %s: what stands at offset %" PRId64
                 " is not where the journal's trimming ends: records were removed by somebody else",

@@ -46,6 +46,9 @@ struct kafka_header {
     uint64_t ref_number; /* for anything behind may begin. The first OPEN: 0, 0 */
 };
 
+/* May a scan begin with this message, the first that is kept? */
+bool kafka_header_begins(const struct kafka_header *h, uint64_t offset);
+
 /* A message as it was fetched; everything is borrowed. */
 struct kafka_message {
     int64_t offset;

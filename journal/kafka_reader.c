@@ -41,6 +41,8 @@ int kafka_reader_open(const struct journal_options *o, uint64_t from, struct jou
     found = kafka_client_open(&r->client, RD_KAFKA_CONSUMER, &r->o, NULL, 0, e);
     if (found == 0)
         found = kafka_topic_exists(&r->client, r->client.name, e);
+    if (found == 0 && from > 0) /* somebody has read in it */
+        found = kafka_topic_lost(&r->client, r->client.name, e);
     if (found == 1 && kafka_topic_check(&r->client, r->client.name, &message_max, e) < 0)
         found = -1;
     r->fetch = (struct kafka_fetch){
@@ -107,7 +109,7 @@ static int take_record(struct kafka_reader *r, const struct kafka_header *h,
  * anew. */
 static int fail_range(struct kafka_reader *r, struct err *e)
 {
-    struct kafka_machine head;
+    struct kafka_machine head = {0};
     uint64_t first;
     uint64_t end = 0;
     int found = kafka_topic_ends(&r->client, r->client.name, &first, &end, e);
@@ -171,9 +173,7 @@ static int look_at_topic(struct kafka_reader *r, struct err *e)
     r->last_look_ms = mono_ms();
     if (found == 0) {
         r->client.topic_gone = true;
-        err_set(e, ERR_FATAL, "topic %s was removed", r->client.name);
-        return err_hint(e, "its records are lost: abandon this migration (lockstep finish "
-                           "--abandon) and start anew");
+        return kafka_topic_lost(&r->client, r->client.name, e);
     }
     if (found == 1 && (end < r->machine.offset || first > r->machine.offset))
         return fail_range(r, e);

@@ -11,8 +11,6 @@
 /* By position in proportion first, then by halves. */
 #define SEARCH_PROPORTIONAL 4
 #define POLL_MS 100
-#define GONE_TRIES 5
-#define GONE_NAP_MS 200
 
 /* ---- fetching ---- */
 
@@ -73,22 +71,16 @@ static void take_headers(struct kafka_fetch *f)
     }
 }
 
-/* A broker that has just started may not know its topics yet, so it is asked more than once. */
 static int fail_unknown(struct kafka_fetch *f, struct err *e)
 {
-    for (int i = 0; i < GONE_TRIES; i++) {
-        int found = kafka_topic_exists(f->client, f->name, e);
+    int found = kafka_topic_exists(f->client, f->name, e);
 
-        if (found < 0)
-            return -1;
-        if (found > 0)
-            return err_set(e, ERR_RETRY, "topic %s was not known to the broker", f->name);
-        nap_ms(GONE_NAP_MS);
-    }
+    if (found < 0)
+        return -1;
+    if (found > 0)
+        return err_set(e, ERR_RETRY, "topic %s was not known to the broker", f->name);
     f->client->topic_gone = true;
-    err_set(e, ERR_FATAL, "topic %s was removed", f->name);
-    return err_hint(e, "its records are lost: abandon this migration (lockstep finish --abandon) "
-                       "and start anew");
+    return kafka_topic_lost(f->client, f->name, e);
 }
 
 static int fetch_failed(struct kafka_fetch *f, bool *out_of_range, struct err *e)
@@ -205,10 +197,41 @@ static int last_ref(struct kafka_fetch *f, uint64_t first, uint64_t end, struct 
     return 0;
 }
 
+/* The machine behind the message at this offset, a STATE or the very first OPEN. */
 static int begin_at(struct kafka_fetch *f, struct kafka_machine *m, uint64_t offset, struct err *e)
 {
     *m = (struct kafka_machine){.offset = offset};
-    return kafka_fetch_start(f, offset, e);
+    if (kafka_fetch_start(f, offset, e) < 0)
+        return -1;
+    return kafka_scan_to(f, m, offset + 1, e);
+}
+
+/* The same at the first place where it may, as no message says one that is kept. That is the first
+ * message, where trimming ended. But brokers note where a log begins once a minute only: one that
+ * is killed goes by its files, and shows again what stood before in the oldest one, whose beginning
+ * is any message. Then it is the first STATE that a later message names. */
+static int begin_first(struct kafka_fetch *f, struct kafka_machine *m, uint64_t first, uint64_t end,
+                       struct err *e)
+{
+    struct kafka_header h;
+
+    *m = (struct kafka_machine){.offset = first};
+    if (kafka_fetch_start(f, first, e) < 0)
+        return -1;
+    for (uint64_t at = first; at < end; at++) {
+        bool ours;
+
+        if (fetch_await(f, e) < 0)
+            return -1;
+        ours = f->message.header && kafka_header_read(f->message.header, f->message.header_len, &h);
+        if (at == first && (!ours || kafka_header_begins(&h, first)))
+            break;
+        if (ours && h.ref >= first && h.ref < at)
+            return begin_at(f, m, h.ref, e);
+        if (at + 1 == end) /* what stands at its beginning tells what is wrong */
+            return begin_at(f, m, first, e);
+    }
+    return kafka_machine_step(m, f->name, &f->message, &h, e) == KAFKA_STEP_ERROR ? -1 : 0;
 }
 
 /* 1, 0: no topic or an empty one, -1. */
@@ -230,7 +253,8 @@ int kafka_scan_tail(struct kafka_fetch *f, struct kafka_machine *m, struct err *
 
     if (found < 1)
         return found;
-    if (last_ref(f, first, end, &h, e) < 0 || begin_at(f, m, h.ref > first ? h.ref : first, e) < 0)
+    if (last_ref(f, first, end, &h, e) < 0 ||
+        (h.ref > first ? begin_at(f, m, h.ref, e) : begin_first(f, m, first, end, e)) < 0)
         return -1;
     return kafka_scan_to(f, m, end, e) < 0 ? -1 : 1;
 }
@@ -243,7 +267,7 @@ int kafka_scan_head(struct kafka_fetch *f, struct kafka_machine *m, struct err *
 
     if (found < 1)
         return found;
-    if (begin_at(f, m, first, e) < 0 || kafka_scan_to(f, m, first + 1, e) < 0)
+    if (begin_first(f, m, first, end, e) < 0)
         return -1;
     kafka_fetch_stop(f);
     return 1;
@@ -303,16 +327,18 @@ static int search(struct kafka_fetch *f, struct search *s, struct err *e)
 static int walk(struct kafka_fetch *f, struct kafka_machine *m, uint64_t number, uint64_t end,
                 struct err *e)
 {
-    do {
-        if (kafka_scan_to(f, m, m->offset + 1, e) < 0)
-            return -1;
+    for (;;) {
         if (m->next > number)
             return err_set(e, ERR_FATAL,
                            "topic %s: record %" PRIu64 " was trimmed; the first kept is %" PRIu64,
                            f->name, number, m->next);
         if (m->next == number && m->next_part == 0)
             return 1;
-    } while (m->offset < end);
+        if (m->offset >= end)
+            break;
+        if (kafka_scan_to(f, m, m->offset + 1, e) < 0)
+            return -1;
+    }
     return err_set(e, ERR_FATAL,
                    "topic %s: record %" PRIu64 " lies beyond the end; the next is %" PRIu64,
                    f->name, number, m->next);
@@ -322,14 +348,16 @@ int kafka_scan_find(struct kafka_fetch *f, struct kafka_machine *m, uint64_t num
 {
     struct search s = {.number = number};
     struct kafka_header h;
+    uint64_t first;
     uint64_t end;
-    int found = ends_of(f, &s.low, &end, e);
+    int found = ends_of(f, &first, &end, e);
 
     if (found < 1)
         return found;
-    s.best = s.low;
+    s.low = first;
+    s.best = first;
     s.high = end - 1;
-    if (last_ref(f, s.low, end, &h, e) < 0)
+    if (last_ref(f, first, end, &h, e) < 0)
         return -1;
     if (h.ref_number <= number) {
         s.best = h.ref > s.best ? h.ref : s.best;
@@ -338,7 +366,7 @@ int kafka_scan_find(struct kafka_fetch *f, struct kafka_machine *m, uint64_t num
         if (search(f, &s, e) < 0)
             return -1;
     }
-    if (begin_at(f, m, s.best, e) < 0)
+    if ((s.best > first ? begin_at(f, m, s.best, e) : begin_first(f, m, first, end, e)) < 0)
         return -1;
     return walk(f, m, number, end, e);
 }

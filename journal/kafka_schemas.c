@@ -149,9 +149,9 @@ static int resolve_topic(struct kafka_schemas *s, struct kafka_client *c,
     int found = kafka_topic_ends(c, s->topic, &first, &end, e);
     int rc;
 
-    if (found < 0)
-        return -1;
-    if (found == 0 || h->schema < first || h->schema >= end)
+    if (found < 1)
+        return found < 0 ? -1 : kafka_topic_lost(c, s->topic, e);
+    if (h->schema < first || h->schema >= end)
         return err_set(e, ERR_FATAL,
                        "topic %s does not hold the schema at offset %" PRIu64
                        " that records name: it was removed",

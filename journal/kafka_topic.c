@@ -5,6 +5,7 @@
 #include "core/run.h"
 
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,6 +66,70 @@ static void call_end(struct call *call)
 
 /* ---- is there one ---- */
 
+/* A topic that is absent may come back (a broker that has just started does not know its topics
+ * yet), so it was removed only if every look for this long has found none, with no long time
+ * between two looks. Nothing is lost meanwhile: only the word comes later. */
+#define GONE_MS 15000
+#define LOOKS_APART_MS 12000
+/* Two directions, each with a topic of schemas, and some to spare. */
+#define ABSENCES 8
+
+/* Whoever looks has lost its connection by the next look, so this is the process's. */
+static struct {
+    pthread_mutex_t mutex;
+    struct absence {
+        char topic[300];
+        int64_t since_ms;
+        int64_t last_ms; /* 0: free */
+    } of[ABSENCES];
+} absences = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+
+/* The topic's, or the one that was not touched for the longest time. */
+static struct absence *absence_of(const char *topic)
+{
+    struct absence *oldest = &absences.of[0];
+
+    for (size_t i = 0; i < ABSENCES; i++) {
+        if (strcmp(absences.of[i].topic, topic) == 0)
+            return &absences.of[i];
+        if (absences.of[i].last_ms < oldest->last_ms)
+            oldest = &absences.of[i];
+    }
+    *oldest = (struct absence){0};
+    snprintf(oldest->topic, sizeof(oldest->topic), "%s", topic);
+    return oldest;
+}
+
+static void note_look(const char *topic, bool absent)
+{
+    int64_t now = mono_ms();
+    struct absence *a;
+
+    pthread_mutex_lock(&absences.mutex);
+    a = absence_of(topic);
+    if (!absent || !a->last_ms || now - a->last_ms > LOOKS_APART_MS)
+        a->since_ms = now;
+    a->last_ms = absent ? now : 0;
+    pthread_mutex_unlock(&absences.mutex);
+}
+
+int kafka_topic_lost(struct kafka_client *c, const char *topic, struct err *e)
+{
+    struct absence *a;
+    bool gone;
+
+    pthread_mutex_lock(&absences.mutex);
+    a = absence_of(topic);
+    gone = a->last_ms && a->last_ms - a->since_ms >= GONE_MS;
+    pthread_mutex_unlock(&absences.mutex);
+    if (!gone)
+        return err_set(e, ERR_RETRY, "topic %s at %s is not known to the brokers", topic,
+                       c->brokers);
+    err_set(e, ERR_FATAL, "topic %s was removed", topic);
+    return err_hint(e, "its records are lost: abandon this migration (lockstep finish --abandon) "
+                       "and start anew");
+}
+
 static bool is_absent(rd_kafka_resp_err_t error)
 {
     return error == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART ||
@@ -95,6 +160,7 @@ static int topic_metadata(struct kafka_client *c, const char *topic, int *partit
     } else {
         rc = kafka_fail(c, error, "looking for it", e);
     }
+    note_look(topic, rc == 0);
     if (metadata)
         *brokers = metadata->broker_cnt;
     rd_kafka_metadata_destroy(metadata);

@@ -264,9 +264,15 @@ static int await_reports(struct kafka_writer *w, struct err *e)
 /* Our messages did not follow each other: the log itself tells whether somebody took over. */
 static int look_into_jump(struct kafka_writer *w, struct err *e)
 {
-    struct kafka_machine m;
+    struct kafka_machine m = {0};
+    int found = kafka_scan_tail(&w->fetch, &m, e);
 
-    if (kafka_scan_tail(&w->fetch, &m, e) < 0)
+    /* A broker that has just started may not know its topics yet: that fences nobody. */
+    if (found == 0)
+        err_set(e, ERR_RETRY,
+                "topic %s at %s is empty or not known to the broker: the writer must begin again",
+                w->scan.name, w->scan.brokers);
+    if (found < 1)
         return die(w, e);
     kafka_fetch_stop(&w->fetch);
     if (m.generation != w->generation || m.journal != w->journal) {
@@ -341,7 +347,7 @@ static int send_pending(struct kafka_writer *w, struct err *e)
 
 static int look_at_first(struct kafka_writer *w, struct err *e)
 {
-    struct kafka_machine head;
+    struct kafka_machine head = {0};
     int found = kafka_scan_head(&w->fetch, &head, e);
 
     if (found == 1)
