@@ -24,13 +24,23 @@ static bool may_finish(const char *state)
     return false;
 }
 
-/* A rollback that has begun must be ended first: both sides may be shut just now. */
+/* A switch in the other direction that has begun must be ended first: both sides may be shut just
+ * now. */
 static bool under_way(const json_t *row)
 {
     const char *state = fact_text(row, "state");
 
     return fact_text(row, "going") || (state && strcmp(state, "none") != 0 &&
                                        strcmp(state, "prepared") != 0 && !may_finish(state));
+}
+
+/* Was the rollback the last switch? Epochs tell where both rows say `switched`; a later cutover
+ * that was undone has a higher one than the rollback, and switched nothing. */
+static bool switched_back(const json_t *cutover, const json_t *rollback)
+{
+    return may_finish(fact_text(rollback, "state")) &&
+           (!may_finish(fact_text(cutover, "state")) ||
+            fact_int(rollback, "epoch", 0) > fact_int(cutover, "epoch", 0));
 }
 
 /* A switch in either direction is behind the point of no return, or the user gives up, or an
@@ -42,7 +52,8 @@ static int check_phase(struct db *target, struct db *source, bool abandon, bool 
     json_t *rollback = NULL;
     json_t *request = NULL;
     bool exists;
-    bool ok = false;
+    bool begun;
+    bool ok;
     int rc = -1;
 
     *back = false;
@@ -51,11 +62,12 @@ static int check_phase(struct db *target, struct db *source, bool abandon, bool 
         (exists && fact_read(source, "cutover", "back", &rollback, NULL, e) < 0) ||
         fact_read(target, "request", "finish", &request, NULL, e) < 0)
         goto out;
-    *back = may_finish(fact_text(rollback, "state")) &&
-            fact_int(rollback, "epoch", 0) > fact_int(cutover, "epoch", 0);
-    ok = abandon || request || *back ||
-         (may_finish(fact_text(cutover, "state")) && !under_way(rollback));
-    rc = ok ? 0 : err_set(e, ERR_REFUSED, "the cutover has not been made; nothing was removed");
+    *back = switched_back(cutover, rollback);
+    begun = under_way(*back ? cutover : rollback);
+    ok = abandon || request || (!begun && (*back || may_finish(fact_text(cutover, "state"))));
+    rc = ok ? 0
+            : err_set(e, ERR_REFUSED, "the cutover has not been made%s; nothing was removed",
+                      begun ? " to its end" : "");
     if (!ok)
         err_hint(e, "lockstep cutover first, or lockstep finish --abandon to give the migration "
                     "up");

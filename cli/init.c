@@ -5,26 +5,36 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-/* The URI with every password in it replaced by the variable; *had: there was one. */
+#define SOURCE_VARIABLE "LOCKSTEP_SOURCE_PASSWORD"
+#define TARGET_VARIABLE "LOCKSTEP_TARGET_PASSWORD"
+
+/* The URI with every password in it replaced by the variable; it is put in as well if none is there
+ * but the variable is set: whoever exports it means it to be read. *had: it is in the URI. */
 static const char *without_password(struct arena *a, const char *uri, const char *variable,
                                     bool *had)
 {
     const char *authority = strstr(uri, "://") + 3;
-    const char *at = strrchr(authority, '@');
+    const char *at = config_uri_at(authority);
     const char *colon = at ? memchr(authority, ':', (size_t)(at - authority)) : NULL;
-    const char *param;
+    const char *rest = at ? at : authority;
+    const char *param = strchr(rest, '?');
+    bool named = param && strstr(param, "password=");
 
-    *had = colon != NULL;
+    *had = colon || named;
+    if (!*had && at && getenv(variable)) {
+        *had = true;
+        colon = at;
+    }
     if (colon)
         uri = arena_printf(a, "%.*s:${%s}%s", (int)(colon - uri), uri, variable, at);
-    param = strchr(uri, '?');
+    param = strchr(uri + strlen(uri) - strlen(rest), '?');
     while (param && (param = strstr(param, "password="))) {
         size_t kept = (size_t)(param - uri) + strlen("password=");
 
-        *had = true;
         uri = arena_printf(a, "%.*s${%s}%s", (int)kept, uri, variable,
                            uri + kept + strcspn(uri + kept, "&"));
         param = uri + kept;
@@ -36,7 +46,7 @@ static const char *without_password(struct arena *a, const char *uri, const char
 static const char *migration_name(struct arena *a, const char *uri)
 {
     const char *authority = strstr(uri, "://") + 3;
-    const char *at = strrchr(authority, '@');
+    const char *at = config_uri_at(authority);
     const char *slash = strchr(at ? at : authority, '/');
     size_t len = slash ? strcspn(slash + 1, "?") : 0;
     char *name = slash ? arena_strndup(a, slash + 1, len < 31 ? len : 31) : NULL;
@@ -150,6 +160,15 @@ static int write_new(const char *path, const struct buf *text, struct err *e)
     return rc;
 }
 
+/* What is to be typed before the next command, if the file names a variable that is not set. */
+static const char *to_export(bool named, const char *variable)
+{
+    if (!named || getenv(variable))
+        return "";
+    return strcmp(variable, SOURCE_VARIABLE) == 0 ? "export " SOURCE_VARIABLE "=…; "
+                                                  : "export " TARGET_VARIABLE "=…; ";
+}
+
 int command_init(struct cli *c, struct err *e)
 {
     struct arena a = ARENA_INIT;
@@ -164,16 +183,15 @@ int command_init(struct cli *c, struct err *e)
         check_uri(c->operands[1], "target", "TARGET", e) < 0)
         return -1;
     buf_init(&text, BUF_MAX_TEXT);
-    source = without_password(&a, c->operands[0], "LOCKSTEP_SOURCE_PASSWORD", &source_had);
-    target = without_password(&a, c->operands[1], "LOCKSTEP_TARGET_PASSWORD", &target_had);
+    source = without_password(&a, c->operands[0], SOURCE_VARIABLE, &source_had);
+    target = without_password(&a, c->operands[1], TARGET_VARIABLE, &target_had);
     write_config(&text, &a, (const char *[]){source, target});
     if (write_new(c->file, &text, e) < 0)
         goto out;
     cli_say(c, "%s is written", c->file);
     cli_put(c, "file", json_string(c->file));
-    cli_next(c, "%s%s%s%slockstep check", source_had ? "export LOCKSTEP_SOURCE_PASSWORD=…" : "",
-             source_had ? "; " : "", target_had ? "export LOCKSTEP_TARGET_PASSWORD=…" : "",
-             target_had ? "; " : "");
+    cli_next(c, "%s%slockstep check", to_export(source_had, SOURCE_VARIABLE),
+             to_export(target_had, TARGET_VARIABLE));
     rc = EXIT_DONE;
 out:
     buf_release(&text);

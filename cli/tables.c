@@ -145,9 +145,14 @@ out:
     return rc;
 }
 
+static const char *word(const struct cli *c)
+{
+    return c->noperands > 0 ? c->operands[0] : "list";
+}
+
 static int dispatch(struct cli *c, struct db *db, bool back, struct err *e)
 {
-    const char *name = c->operands[0];
+    const char *name = word(c);
 
     cli_put(c, "direction", json_string(back ? "back" : "forward"));
     if (back && strcmp(name, "recopy") == 0) {
@@ -167,9 +172,11 @@ static int dispatch(struct cli *c, struct db *db, bool back, struct err *e)
 
 static int check_words(const struct cli *c, struct err *e)
 {
-    const char *name = c->operands[0];
+    const char *name = word(c);
     int operands = -1;
 
+    if (c->noperands == 0)
+        return 0;
     if (strcmp(name, "list") == 0)
         operands = 1;
     for (size_t i = 0; i < sizeof(verbs) / sizeof(verbs[0]); i++) {

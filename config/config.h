@@ -76,6 +76,9 @@ int config_refuse(const struct config *c, size_t line, const char *key, const ch
                   struct err *e);
 /* "postgresql://lockstep@db1:5432/shop" without password, for messages; from the arena. */
 const char *config_uri_redact(struct arena *a, const char *uri);
+/* The @ behind user and password of what follows a URI's ://, or NULL: parameters may hold one too.
+ */
+const char *config_uri_at(const char *authority);
 /* The reference page, generated from the option table. */
 void config_print_reference(void (*emit)(const char *line, void *ctx), void *ctx);
 

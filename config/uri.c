@@ -16,6 +16,34 @@ static int is_place(const char *p, size_t len)
     return 0;
 }
 
+/* The ? behind which parameters stand: a name and a = follow it. One that is only a sign of a
+ * password is none. */
+static const char *query_of(const char *authority)
+{
+    static const char name[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-%";
+    const char *mark = authority;
+
+    while ((mark = strchr(mark, '?')) != NULL) {
+        size_t len = strspn(++mark, name);
+
+        if (len > 0 && mark[len] == '=')
+            return mark - 1;
+    }
+    return NULL;
+}
+
+const char *config_uri_at(const char *authority)
+{
+    const char *query = query_of(authority);
+    const char *end = query ? query : authority + strlen(authority);
+
+    /* The last @ of all: a password that should have been percent-encoded may hold any sign. */
+    while (end > authority)
+        if (*--end == '@')
+            return end;
+    return NULL;
+}
+
 static void add_query(struct buf *out, const char *query)
 {
     char sep = '?';
@@ -45,8 +73,7 @@ const char *config_uri_redact(struct arena *a, const char *uri)
     authority += 3;
     buf_init(&out, 1 << 20);
     buf_add(&out, uri, (size_t)(authority - uri));
-    /* The last @ of all: a password that should have been percent-encoded may hold any sign. */
-    at = strrchr(authority, '@');
+    at = config_uri_at(authority);
     if (at) {
         size_t user = strcspn(authority, ":@/?");
 

@@ -90,11 +90,12 @@ static const char *const page_head[] = {
     "to "
     "the one before; said once more at the end it is a no-op with the same answer.",
     "",
-    "What applications see: from `fenced` on the source refuses writes with 40001 (retry in 100 "
-    "ms); from the seal on with 25006 (reconnect to the new server). Transactions that have "
-    "written "
-    "may still commit for 100 ms, then their sessions are ended. Nothing that was acknowledged is "
-    "lost.",
+    "What applications see: from `fenced` on a PostgreSQL source refuses writes with 40001 (retry "
+    "in 100 ms), from the seal on with 25006 (reconnect to the new server); transactions that have "
+    "written may still commit for 100 ms, then their sessions are ended. MySQL and MariaDB answer "
+    "1290 (the server runs with read_only) from `fenced` on, also to the COMMIT of a transaction "
+    "that has written; where the seal locks the accounts in `fence.accounts`, their sessions are "
+    "ended and they cannot log in any more. Nothing that was acknowledged is lost.",
     "",
     "The way back is made at `prepared`, on the sealed target, before its first write: publication "
     "and slot `lockstep_<migration>_back` there, facts on the source, a journal beside the other "

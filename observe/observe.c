@@ -22,6 +22,15 @@ bool observe_is_back(const struct phase_facts *f)
     return f->cutover && strcmp(f->cutover, "switched") == 0 && !f->rolled_back;
 }
 
+void observe_switches(const json_t *cutover, const json_t *rollback, struct phase_facts *f)
+{
+    f->cutover = fact_text(cutover, "state");
+    f->rollback = fact_text(rollback, "state");
+    f->rolled_back = f->rollback && strcmp(f->rollback, "switched") == 0 &&
+                     (!f->cutover || strcmp(f->cutover, "switched") != 0 ||
+                      fact_int(rollback, "epoch", 0) > fact_int(cutover, "epoch", 0));
+}
+
 const char *observe_phase(const struct phase_facts *f)
 {
     static const char *const nothing[] = {"none", "undone", NULL};
@@ -88,15 +97,6 @@ static int read_rollback(struct db *source, json_t **body, struct err *e)
     return exists && fact_read(source, "cutover", "back", body, NULL, e) < 0 ? -1 : 0;
 }
 
-/* f's texts are those of the two. */
-static void fill_switches(const json_t *cutover, const json_t *rollback, struct phase_facts *f)
-{
-    f->cutover = fact_text(cutover, "state");
-    f->rollback = fact_text(rollback, "state");
-    f->rolled_back = f->rollback && strcmp(f->rollback, "switched") == 0 &&
-                     fact_int(rollback, "epoch", 0) > fact_int(cutover, "epoch", 0);
-}
-
 /* Whoever writes on the side that is closed has come past its seal. */
 static void warn_foreign(struct gather *g, const json_t *cutover)
 {
@@ -131,7 +131,7 @@ static int gather_phase(struct gather *g)
         fact_read(db, "request", "finish", &finish, NULL, g->e) < 0 ||
         load_phase_get(db, &f.load, g->e) < 0)
         goto out;
-    fill_switches(cutover, rollback, &f);
+    observe_switches(cutover, rollback, &f);
     g->out->direction = observe_is_back(&f) ? "back" : "forward";
     g->out->rolled_back = f.rolled_back;
     g->back_state = f.rollback ? arena_strdup(g->a, f.rollback) : NULL;

@@ -90,6 +90,9 @@ struct phase_facts {
     const char *rollback; /* state of the way back's fact, or NULL */
     bool rolled_back;     /* that switched last */
 };
+/* Fills what the two directions' rows tell (NULL: no row); f's texts are theirs. Epochs tell which
+ * switch was the last where both rows say `switched`; one that was undone is none, whatever its. */
+void observe_switches(const json_t *cutover, const json_t *rollback, struct phase_facts *f);
 /* Do the applications live on the target? */
 bool observe_is_back(const struct phase_facts *f);
 /* NULL: not begun. */

@@ -352,6 +352,10 @@ static void test_redact(void **state)
         {"postgresql:///d?host=/run&password=secret&port=5433",
          "postgresql:///d?host=/run&port=5433"},
         {"postgresql://h/d?p%61ssword=secret&sslmode=require", "postgresql://h/d"},
+        {"postgresql://h/d?password=secr@t", "postgresql://h/d"},
+        {"postgresql://u@h:5432/d?sslmode=require&password=secr@t&port=5433",
+         "postgresql://u@h:5432/d?port=5433"},
+        {"postgresql://u:se@ret@h/d?p%61ssword=secr@t", "postgresql://u@h/d"},
         {"host=x password=secret", "a database"},
     };
     struct arena a = ARENA_INIT;

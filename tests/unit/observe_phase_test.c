@@ -58,6 +58,40 @@ static void test_phases_of_the_way_back(void **state)
     assert_string_equal(rolled("switched", "switched", false), "switched");
 }
 
+static void test_the_last_switch(void **state)
+{
+    static const struct {
+        const char *cutover;
+        int cutover_epoch;
+        const char *rollback;
+        int rollback_epoch;
+        bool rolled_back;
+    } cases[] = {
+        {"switched", 3, "prepared", 2, false}, {"none", 3, "switched", 4, true},
+        {"prepared", 5, "switched", 4, true}, /* a second cutover was undone */
+        {"fenced", 5, "switched", 4, true},    {"switched", 5, "switched", 4, false},
+        {"switched", 3, "switched", 4, true},
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        json_t *cutover =
+            json_pack("{s:s, s:i}", "state", cases[i].cutover, "epoch", cases[i].cutover_epoch);
+        json_t *rollback =
+            json_pack("{s:s, s:i}", "state", cases[i].rollback, "epoch", cases[i].rollback_epoch);
+        struct phase_facts f = {.begun = true};
+
+        observe_switches(cutover, rollback, &f);
+        assert_int_equal(f.rolled_back, cases[i].rolled_back);
+        assert_string_equal(f.cutover, cases[i].cutover);
+        json_decref(cutover);
+        json_decref(rollback);
+    }
+    struct phase_facts none = {0};
+    observe_switches(NULL, NULL, &none);
+    assert_null(none.cutover);
+    assert_false(none.rolled_back);
+}
+
 static void test_lag(void **state)
 {
     const struct lag_sample samples[] = {{{100, 0}, 1000}, {{200, 0}, 2000}, {{300, 0}, 3000}};
@@ -144,9 +178,13 @@ static void test_units(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_phases), cmocka_unit_test(test_phases_of_the_way_back),
-        cmocka_unit_test(test_lag),    cmocka_unit_test(test_unknown_is_null),
-        cmocka_unit_test(test_units),  cmocka_unit_test(test_way_back),
+        cmocka_unit_test(test_phases),
+        cmocka_unit_test(test_phases_of_the_way_back),
+        cmocka_unit_test(test_lag),
+        cmocka_unit_test(test_unknown_is_null),
+        cmocka_unit_test(test_units),
+        cmocka_unit_test(test_way_back),
+        cmocka_unit_test(test_the_last_switch),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
