@@ -239,11 +239,22 @@ static int run(struct my_db *db, struct my_op *op, struct err *e)
 
 /* The server ends a session that sends it more than its limit, which counts the statement and the
  * command's byte before it. So that is refused here: the connection stays good, and whose statement
- * it is can park. The next one is opened anew, because a session keeps the limit that it began with
- * and the limit is what will be raised. */
+ * it is can park. A session keeps the limit that it began with: when it has been raised since,
+ * another connection has it. */
 static int refuse_too_long(struct my_db *db, size_t len, struct err *e)
 {
-    db->large = true;
+    MYSQL_RES *res = my_query(db, "SELECT @@global.max_allowed_packet", e);
+    MYSQL_ROW row = res != NULL ? mysql_fetch_row(res) : NULL;
+    bool raised = row != NULL && (size_t)my_int(row[0]) > db->max_packet;
+
+    mysql_free_result(res);
+    if (res == NULL)
+        return -1;
+    if (raised) {
+        db->broken = true;
+        return err_set(e, ERR_RETRY,
+                       "max_allowed_packet of %s was raised: it takes a new connection", db->where);
+    }
     err_set(e, ERR_DATA, "a statement of %zu bytes for %s, whose max_allowed_packet is %zu", len,
             db->where, db->max_packet);
     return err_hint(e, "SET GLOBAL max_allowed_packet = 1073741824 on that server, and in its "
