@@ -49,7 +49,8 @@ int kafka_reader_open(const struct journal_options *o, uint64_t from, struct jou
         .client = &r->client, .topic = r->client.topic, .name = r->client.name};
     if (found == 1)
         found = kafka_scan_find(&r->fetch, &r->machine, from, e);
-    if (found == 1 && kafka_scan_owner(&r->fetch, &r->machine, e) < 0)
+    /* Also where the record was not found: that another's journal is shorter says nothing. */
+    if (found != 0 && kafka_scan_owner(&r->fetch, &r->machine, e) < 0)
         found = -1;
     r->o.owner = NULL; /* the caller's */
     if (found == 1) {

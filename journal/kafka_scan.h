@@ -19,8 +19,8 @@ int kafka_fetch_start(struct kafka_fetch *f, uint64_t offset, struct err *e);
 void kafka_fetch_stop(struct kafka_fetch *f);
 void kafka_fetch_release(struct kafka_fetch *f); /* before its client is closed */
 /* 1: f->message holds the next one until the next call; 0: none within timeout_ms; -1: ERR_RETRY,
- * or ERR_FATAL if the topic was removed. *out_of_range: the offset is not in the topic; the call says
- * ERR_RETRY then. */
+ * or ERR_FATAL if the topic was removed. *out_of_range: the offset is not in the topic; the call
+ * says ERR_RETRY then. */
 int kafka_fetch_next(struct kafka_fetch *f, int timeout_ms, bool *out_of_range, struct err *e);
 /* The one message at this offset, for f->message; the fetch is stopped. */
 int kafka_fetch_one(struct kafka_fetch *f, uint64_t offset, struct err *e);
@@ -32,7 +32,8 @@ int kafka_scan_to(struct kafka_fetch *f, struct kafka_machine *m, uint64_t end, 
 /* Brings m before record `number`; the fetch stands at m->offset. ERR_FATAL: trimmed, or beyond
  * the end; 0: nothing was ever written; 1. */
 int kafka_scan_find(struct kafka_fetch *f, struct kafka_machine *m, uint64_t number, struct err *e);
-/* The state at the first place where a reader may begin: m->next is the oldest record. 1; 0: nothing there. */
+/* The state at the first place where a reader may begin: m->next is the oldest record. 1; 0:
+ * nothing there. */
 int kafka_scan_head(struct kafka_fetch *f, struct kafka_machine *m, struct err *e);
 
 /* ERR_REFUSED if the log is another owner's. */

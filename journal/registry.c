@@ -10,6 +10,9 @@
 
 #define CONNECT_MS 5000L
 #define ANSWER_MS 15000L
+/* What one of several registries has just taken another may not know yet. */
+#define UNKNOWN_MS 15000
+#define UNKNOWN_NAP_MS 250
 #define ANSWER_MAX ((size_t)16 * 1024 * 1024)
 #define CONTENT_TYPE "application/vnd.schemaregistry.v1+json"
 
@@ -19,6 +22,7 @@ struct registry {
     char *user; /* NULL: none */
     char *password;
     struct curl_slist *headers;
+    long status; /* of the last answer; 0: there was none */
 };
 
 /* ---- the URL ---- */
@@ -140,7 +144,7 @@ static int fail_answer(const struct registry *r, long status, const char *what,
     return -1;
 }
 
-/* 0 with the answer's JSON; *status in any case that the registry answered. */
+/* 0 with the answer's JSON. */
 static int request(struct registry *r, const char *method, const char *path, const char *body,
                    const char *what, json_t **out, struct err *e)
 {
@@ -158,6 +162,7 @@ static int request(struct registry *r, const char *method, const char *path, con
     curl_easy_setopt(r->curl, CURLOPT_ERRORBUFFER, error);
     code = curl_easy_perform(r->curl);
     curl_easy_getinfo(r->curl, CURLINFO_RESPONSE_CODE, &status);
+    r->status = status;
     curl_easy_setopt(r->curl, CURLOPT_ERRORBUFFER, NULL);
     if (code != CURLE_OK) {
         bool untrusted = code == CURLE_PEER_FAILED_VERIFICATION;
@@ -263,6 +268,7 @@ int registry_register(struct registry *r, const char *subject, const char *text,
 
 int registry_get(struct registry *r, uint32_t id, char **text, struct err *e)
 {
+    int64_t end = mono_ms() + UNKNOWN_MS;
     json_t *answer = NULL;
     const char *schema;
     char path[64];
@@ -270,8 +276,14 @@ int registry_get(struct registry *r, uint32_t id, char **text, struct err *e)
 
     snprintf(path, sizeof(path), "/schemas/ids/%u", id);
     snprintf(what, sizeof(what), "the schema with id %u", id);
-    if (request(r, "GET", path, NULL, what, &answer, e) < 0)
-        return -1;
+    while (request(r, "GET", path, NULL, what, &answer, e) < 0) {
+        if (r->status != 404 || mono_ms() > end)
+            return -1;
+        err_clear(e);
+        if (stop_check(e) < 0)
+            return -1;
+        nap_ms(UNKNOWN_NAP_MS);
+    }
     schema = json_string_value(json_object_get(answer, "schema"));
     *text = schema ? strdup(schema) : NULL;
     json_decref(answer);

@@ -20,7 +20,7 @@ int registry_check(struct registry *r, struct err *e);
 /* Registers the Avro schema under the subject, or finds it there: its id in all of the registry. */
 int registry_register(struct registry *r, const char *subject, const char *text, uint32_t *id,
                       struct err *e);
-/* The text of an id, malloc'd. */
+/* The text of an id, malloc'd. One that is not known is waited for for a while. */
 int registry_get(struct registry *r, uint32_t id, char **text, struct err *e);
 
 #endif
