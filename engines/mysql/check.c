@@ -283,6 +283,8 @@ int my_check(struct db *base, const struct check_request *r, struct arena *a, st
         my_check_server(&c, e) != 0 || check_tables(&c, source, e) != 0 || check_others(&c, e) != 0)
         return err_wrap(e, "checking the %s", c.side);
     my_check_rights(&c);
-    my_fence_findings(c.db, c.side, a, out);
+    my_fence_findings(c.db, c.side, my_check_schemas(&c), a, out);
+    if (c.db->broken)
+        return err_set(e, ERR_RETRY, "connection to %s lost", c.db->where);
     return source ? 0 : my_check_target(&c, e);
 }

@@ -259,8 +259,7 @@ static int guard_whole_server(struct my_db *db, const struct table_list *tables,
     return rc;
 }
 
-/* "app@%" at its last @; without one any host. */
-static void split_account(const char *account, struct buf *out)
+void my_fence_account(const char *account, struct buf *out)
 {
     const char *at = strrchr(account, '@');
     size_t len = at != NULL ? (size_t)(at - account) : strlen(account);
@@ -280,7 +279,7 @@ static int store_accounts(struct my_db *db, struct err *e)
     buf_adds(&sql, "DELETE FROM " MY_CONTROL ".fence_account WHERE locked = 0");
     for (size_t i = 0; i < db->fence.naccounts; i++) {
         buf_adds(&sql, "; INSERT IGNORE INTO " MY_CONTROL ".fence_account (user, host) VALUES (");
-        split_account(db->fence.accounts[i], &sql);
+        my_fence_account(db->fence.accounts[i], &sql);
         buf_addc(&sql, ')');
     }
     rc = buf_check(&sql, "accounts", e);

@@ -2,6 +2,8 @@
 #ifndef LOCKSTEP_ENGINES_MYSQL_FENCE_H
 #define LOCKSTEP_ENGINES_MYSQL_FENCE_H
 
+#include "core/buf.h"
+
 /* One object each, made in this order; `make` has these words replaced:
  *   @NOW@      the server's clock in ms
  *   @KEEP@     GLOBAL, or PERSIST where the server has it
@@ -13,5 +15,8 @@ struct my_fence_object {
 };
 extern const struct my_fence_object my_fence_objects[];
 extern const unsigned my_fence_object_count;
+
+/* "app@%" at its last @ (without one any host) as two literals: 'app', '%'. */
+void my_fence_account(const char *account, struct buf *out);
 
 #endif

@@ -1,28 +1,28 @@
 /* What of the fence's needs a server does not meet, for `check`. */
+#include "engines/def.h"
+#include "engines/mysql/fence.h"
 #include "engines/mysql/my.h"
 
 #include <stdio.h>
 #include <string.h>
 
-static void add(struct findings *out, struct arena *a, struct finding f)
-{
-    struct finding *v = arena_alloc(a, (out->n + 1) * sizeof *v);
-
-    if (out->n > 0)
-        memcpy(v, out->v, out->n * sizeof *v);
-    v[out->n++] = f;
-    out->v = v;
-}
-
-/* The first value of a query, "" for none. A query that the role may not make counts as none. */
-static const char *text_of(struct my_db *db, struct arena *a, const char *sql)
+/* The first value of a query, "" for none; NULL: it was refused. */
+static const char *answer_of(struct my_db *db, struct arena *a, const char *sql)
 {
     MYSQL_RES *res = my_query(db, sql, NULL);
     MYSQL_ROW row = res != NULL ? mysql_fetch_row(res) : NULL;
     const char *text = arena_strdup(a, row != NULL && row[0] != NULL ? row[0] : "");
 
     mysql_free_result(res);
-    return text;
+    return res != NULL ? text : NULL;
+}
+
+/* A query that the role may not make counts as none. */
+static const char *text_of(struct my_db *db, struct arena *a, const char *sql)
+{
+    const char *text = answer_of(db, a, sql);
+
+    return text != NULL ? text : "";
 }
 
 static const struct {
@@ -67,7 +67,8 @@ static void check_rights(struct my_db *db, bool accounts, const char *object, st
         if ((db->maria ? maria_rights[i].accounts : mysql_rights[i].accounts) && !accounts)
             continue;
         if (!granted(db, a, right))
-            add(out, a,
+            findings_add(
+                a, out,
                 (struct finding){true, object,
                                  arena_printf(a, "lockstep's account lacks %s, %s", right, why),
                                  arena_printf(a, "GRANT %s ON *.* TO %s", right,
@@ -75,45 +76,161 @@ static void check_rights(struct my_db *db, bool accounts, const char *object, st
     }
 }
 
-/* Whom read_only does not stop, besides us: nobody can, but somebody should know. */
+/* ---- accounts ---- */
+
+/* Every account but ours and the server's own, as (user, host); `access` is its rights on *.* as a
+ * number, `version` that of the server that wrote it down. */
+#define MARIA_ACCOUNTS                                                                             \
+    "(SELECT User AS user, Host AS host,"                                                          \
+    " CAST(coalesce(json_value(Priv, '$.access'), 0) AS UNSIGNED) AS access,"                      \
+    " CAST(coalesce(json_value(Priv, '$.version_id'), 0) AS UNSIGNED) AS version"                  \
+    " FROM mysql.global_priv WHERE User <> 'mariadb.sys'"                                          \
+    " AND concat(User, '@', Host) <> current_user()) g"
+#define MYSQL_ACCOUNTS                                                                             \
+    "(SELECT * FROM mysql.user u WHERE u.User NOT LIKE 'mysql.%'"                                  \
+    " AND concat(u.User, '@', u.Host) <> current_user()) g"
+/* Roles of MariaDB have no host. */
+#define NAMES                                                                                      \
+    "SELECT group_concat(if(w.host = '', concat('role ', w.user),"                                 \
+    " concat(w.user, '@', w.host)) ORDER BY w.user, w.host SEPARATOR ', ') FROM "
+
+/* Whom read_only does not stop, besides us: nobody can, but somebody should know. On MariaDB 1 <<
+ * 33 is READ ONLY ADMIN, as mysql.global_priv keeps rights; until 10.11 SUPER (1 << 15) held it. */
 static void check_exempt(struct my_db *db, const char *object, struct arena *a,
                          struct findings *out)
 {
-    /* 1 << 34: READ_ONLY ADMIN, as MariaDB keeps rights in mysql.global_priv. */
-    const char *who = text_of(
+    const char *who = answer_of(
         db, a,
-        db->maria ? "SELECT group_concat(User, '@', Host SEPARATOR ', ') FROM mysql.global_priv"
-                    " WHERE json_value(Priv, '$.access') & (1 << 34)"
-                    " AND User <> substring_index(current_user(), '@', 1)"
-                  : "SELECT group_concat(User, '@', Host SEPARATOR ', ') FROM mysql.user"
-                    " WHERE Super_priv = 'Y' AND User NOT LIKE 'mysql.%'"
-                    " AND User <> substring_index(current_user(), '@', 1)");
+        db->maria ? NAMES "(SELECT * FROM " MARIA_ACCOUNTS ") w WHERE w.access & (1 << 33)"
+                          " OR w.version < 101100 AND w.access & (1 << 15)"
+                  : NAMES "(SELECT g.User AS user, g.Host AS host FROM " MYSQL_ACCOUNTS
+                          " WHERE g.Super_priv = 'Y' UNION SELECT g.User, g.Host FROM"
+                          " " MYSQL_ACCOUNTS " JOIN mysql.global_grants r ON r.USER = g.User"
+                          " AND r.HOST = g.Host WHERE r.PRIV = 'CONNECTION_ADMIN') w");
 
-    if (who[0] != '\0')
-        add(out, a,
-            (struct finding){
-                false, object,
-                arena_printf(a, "these accounts write while the fence is closed: %s", who),
-                "no application may use them during the switch"});
+    if (who == NULL) {
+        const char *me = text_of(db, a, "SELECT current_user()");
+
+        findings_add(a, out,
+                     (struct finding){
+                         false, object,
+                         "lockstep's account may not see which accounts write while the fence is "
+                         "closed",
+                         db->maria ? arena_printf(a, "GRANT SELECT ON mysql.global_priv TO %s", me)
+                                   : arena_printf(a,
+                                                  "GRANT SELECT ON mysql.user TO %s; GRANT SELECT"
+                                                  " ON mysql.global_grants TO %s",
+                                                  me, me)});
+    } else if (who[0] != '\0') {
+        findings_add(a, out,
+                     (struct finding){
+                         false, object,
+                         arena_printf(a, "these accounts write while the fence is closed: %s", who),
+                         "no application may use them during the switch"});
+    }
 }
 
-void my_fence_findings(struct my_db *db, const char *object, struct arena *a, struct findings *out)
+/* Who writes to these databases, by a right on the server, on a database (its name is a pattern) or
+ * on a table; who may not look there is told of all accounts. */
+static const char *writers(struct my_db *db, const char *schemas, struct arena *a)
+{
+    const char *sql = arena_printf(
+        a,
+        NAMES "(SELECT g.user, g.host FROM %s WHERE %s"
+              " UNION SELECT d.User, d.Host FROM mysql.db d JOIN information_schema.schemata s"
+              " ON CONVERT(s.schema_name USING utf8mb4) COLLATE utf8mb4_bin LIKE d.Db"
+              " WHERE s.schema_name%s AND 'Y' IN (d.Insert_priv, d.Update_priv, d.Delete_priv)"
+              " UNION SELECT t.User, t.Host FROM mysql.tables_priv t WHERE t.Db%s AND"
+              " concat(t.Table_priv, ',', t.Column_priv) REGEXP 'Insert|Update|Delete') w"
+              " WHERE concat(w.user, '@', w.host) <> current_user()",
+        db->maria ? MARIA_ACCOUNTS : MYSQL_ACCOUNTS,
+        db->maria ? "g.access & 14" : "'Y' IN (g.Insert_priv, g.Update_priv, g.Delete_priv)",
+        schemas, schemas);
+    const char *who = answer_of(db, a, sql);
+
+    if (who != NULL)
+        return arena_printf(a, "those that write to its databases are %s", who);
+    who = text_of(db, a,
+                  db->maria
+                      ? NAMES "(SELECT g.user, g.host FROM " MARIA_ACCOUNTS " WHERE g.host <> '') w"
+                      : NAMES "(SELECT g.User AS user, g.Host AS host FROM " MYSQL_ACCOUNTS ") w");
+    return arena_printf(a, "it has %s", who);
+}
+
+/* Both servers of a migration share the list, so one that is missing here is no fault; all are. */
+static void check_accounts(struct my_db *db, const char *object, const char *schemas,
+                           struct arena *a, struct findings *out)
+{
+    struct buf sql;
+
+    buf_init(&sql, BUF_MAX_TEXT);
+    buf_adds(&sql, "SELECT count(*) FROM ");
+    buf_adds(&sql, db->maria ? "mysql.global_priv" : "mysql.user");
+    buf_adds(&sql, " WHERE Host <> '' AND (User, lower(Host)) IN (");
+    for (size_t i = 0; i < db->fence.naccounts; i++) {
+        buf_adds(&sql, i > 0 ? ", (" : "(");
+        my_fence_account(db->fence.accounts[i], &sql);
+        buf_addc(&sql, ')');
+    }
+    buf_addc(&sql, ')');
+    invariant(!sql.overflow);
+    if (strcmp(text_of(db, a, sql.data), "0") == 0)
+        findings_add(a, out,
+                     (struct finding){
+                         true, object,
+                         arena_printf(a,
+                                      "none of fence.accounts exists there, so the seal would lock "
+                                      "nobody, and a restart would open the server; %s",
+                                      writers(db, schemas, a)),
+                         "fence: {accounts: [user@host, …]} with the applications' accounts, "
+                         "written as the server has them"});
+    buf_release(&sql);
+}
+
+/* ---- the server ---- */
+
+/* Lifting a fence makes the server what it was; so one that was closed before stays closed to the
+ * applications that the switch sends there. */
+static void check_closed(struct my_db *db, const char *object, struct arena *a,
+                         struct findings *out)
+{
+    const char *mode;
+
+    if (strcmp(text_of(db, a, "SELECT @@GLOBAL.read_only"), "1") != 0)
+        return;
+    mode = text_of(db, a, "SELECT mode FROM " MY_CONTROL ".fence WHERE one = 1");
+    if (mode[0] != '\0' && strcmp(mode, "open") != 0)
+        return;
+    findings_add(a, out,
+                 (struct finding){true, object,
+                                  "read_only is on, and not by lockstep's fence: the server would "
+                                  "stay closed after a switch to it",
+                                  "SET GLOBAL read_only = 0, and in the server's configuration; "
+                                  "lockstep seals the target itself before anybody may write"});
+}
+
+void my_fence_findings(struct my_db *db, const char *object, const char *schemas, struct arena *a,
+                       struct findings *out)
 {
     bool accounts =
         db->maria || strcmp(text_of(db, a, "SELECT @@persisted_globals_load"), "0") == 0;
 
     if (strcmp(text_of(db, a, "SELECT @@GLOBAL.event_scheduler"), "ON") != 0)
-        add(out, a,
-            (struct finding){true, object,
-                             "event_scheduler is off: a fence's lease could not lapse",
-                             "SET GLOBAL event_scheduler = ON, and event_scheduler=ON in the "
-                             "server's configuration"});
+        findings_add(a, out,
+                     (struct finding){
+                         true, object, "event_scheduler is off: a fence's lease could not lapse",
+                         "SET GLOBAL event_scheduler = ON, and event_scheduler=ON in the "
+                         "server's configuration"});
     if (accounts && db->fence.naccounts == 0)
-        add(out, a,
+        findings_add(
+            a, out,
             (struct finding){true, object,
                              "the server forgets read_only when it restarts, so accounts must be "
                              "locked to seal it, and none are named",
                              "fence: {accounts: [app@%]} with the applications' accounts"});
+    if (accounts && db->fence.naccounts > 0)
+        check_accounts(db, object, schemas, a, out);
+    check_closed(db, object, a, out);
     check_rights(db, accounts, object, a, out);
     check_exempt(db, object, a, out);
 }

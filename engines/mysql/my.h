@@ -235,8 +235,10 @@ int my_fence_seal(struct db *db, const char *token, uint32_t epoch, struct err *
 int my_fence_lift(struct db *db, const char *token, struct err *e);
 int my_fence_state(struct db *db, struct fence_state *out, struct err *e);
 int my_mark(struct db *db, const char *token, struct err *e);
-/* fence_check.c: appends what the fence lacks on this server; `object` is "source" or "target". */
-void my_fence_findings(struct my_db *db, const char *object, struct arena *a, struct findings *out);
+/* fence_check.c: appends what the fence lacks on this server; `object` is "source" or "target",
+ * `schemas` names the migrated databases: " IN ('shop')". */
+void my_fence_findings(struct my_db *db, const char *object, const char *schemas, struct arena *a,
+                       struct findings *out);
 int my_sequences(struct db *db, const struct selection *s, struct arena *a,
                  struct sequence_list *out, struct err *e);
 int my_sequence_set(struct db *db, const struct sequence_value *v, struct err *e);

@@ -30,10 +30,19 @@
     " schemas in it', format('GRANT CREATE ON DATABASE %I TO %I', current_database(),"             \
     " current_user) FROM p WHERE NOT has_database_privilege(current_database(), 'CREATE')"
 
+/* A fence stands without its event trigger, but not as high. */
+#define EVENT_TRIGGER_QUERY(when)                                                                  \
+    "SELECT false, 'role ' || current_user, 'it may not create event triggers: during " when       \
+    " DDL is not refused, and a partition that is made then is open to writes', format('make no"   \
+    " DDL during " when ", or ALTER ROLE %I SUPERUSER', current_user) FROM p, pg_roles r"          \
+    " WHERE r.rolname = current_user AND NOT r.rolsuper AND NOT EXISTS (SELECT FROM"               \
+    " pg_event_trigger t WHERE t.evtname = '!lockstep_fence' AND t.evtenabled = 'A')"
+
 const struct check_query check_source_queries[] = {
     {false, CREATE_QUERY},
     {false, CONTROL_QUERY},
     {false, OWN_ROLE_QUERY},
+    {false, EVENT_TRIGGER_QUERY("a cutover")},
     {false, "SELECT true, 'source', 'it is a hot standby: its snapshots misstate running"
             " transactions', 'give the URI of the primary' FROM p WHERE pg_is_in_recovery()"},
     {false, "SELECT true, 'source', 'wal_level is ' || current_setting('wal_level') || ', not"
@@ -113,6 +122,17 @@ const struct check_query check_source_queries[] = {
             " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY (p.tables)"
             " AND t.tgenabled IN ('A', 'R') AND NOT t.tgisinternal"
             " AND t.tgname <> '!lockstep_fence'"},
+    /* Logical apply fires no statement triggers. Before 14 not everybody may read the oid in
+     * pg_subscription, which the view of its workers shows as well. */
+    {false, "SELECT DISTINCT true, " LABEL ", format('subscription %I writes to it: the fence would"
+            " let that pass', s.subname), format('ALTER SUBSCRIPTION %I DISABLE, or exclude the"
+            " table (tables.exclude)', s.subname)"
+            " FROM p, pg_subscription_rel r JOIN pg_stat_subscription w ON w.subid = r.srsubid"
+            " JOIN pg_subscription s ON s.subname = w.subname AND s.subenabled"
+            " JOIN pg_database d ON d.oid = s.subdbid AND d.datname = current_database(),"
+            " pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY (p.tables)"
+            " AND (r.srrelid = c.oid OR r.srrelid IN (SELECT relid FROM"
+            " pg_partition_ancestors(c.oid)))"},
     {false, "SELECT true, " LABEL ", format('rule %I acts on replicated changes too', t.rulename),"
             " format('ALTER TABLE %s ENABLE RULE %I', " QUOTED_TABLE ", t.rulename)"
             " FROM p, pg_rewrite t JOIN pg_class c ON c.oid = t.ev_class"
@@ -142,6 +162,7 @@ const struct check_query check_target_queries[] = {
     {false, CREATE_QUERY},
     {false, CONTROL_QUERY},
     {false, OWN_ROLE_QUERY},
+    {false, EVENT_TRIGGER_QUERY("a rollback")},
     {false, "SELECT true, 'target', 'it is a standby', 'give the URI of the primary' FROM p"
             " WHERE pg_is_in_recovery()"},
     {false, "SELECT true, 'target', 'the database''s encoding is ' ||"

@@ -276,14 +276,17 @@ static const char sql_guard[] =
     " lockstep.fence_put(oid),\n"
     " lockstep.fence_end(int), lockstep.fence_writers(oid[]) FROM PUBLIC;\n";
 
-/* Best effort: only superusers may create event triggers. */
+/* Best effort: only superusers may create event triggers. What is refused could write past the
+ * tables' triggers: take them off, or make a table that has none (a new partition, also one that
+ * CREATE SCHEMA makes), whatever else a statement of that kind is good for. */
 static const char sql_event[] =
     "DO $$\n"
     "BEGIN\n"
     " IF NOT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = '!lockstep_fence') THEN\n"
     "  CREATE EVENT TRIGGER \"!lockstep_fence\" ON ddl_command_start\n"
     "   WHEN TAG IN ('ALTER TABLE', 'DROP TABLE', 'DROP SCHEMA', 'DROP FUNCTION', 'DROP OWNED',\n"
-    "    'ALTER TRIGGER', 'DROP TRIGGER')\n"
+    "    'ALTER TRIGGER', 'DROP TRIGGER', 'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO',\n"
+    "    'CREATE TRIGGER', 'CREATE SCHEMA')\n"
     "   EXECUTE FUNCTION lockstep.fence_check_ddl();\n"
     "  ALTER EVENT TRIGGER \"!lockstep_fence\" ENABLE ALWAYS;\n"
     " END IF;\n"

@@ -54,6 +54,11 @@ CASES = [
     Case("event scheduler", ["SET GLOBAL event_scheduler = OFF"],
          r"event.scheduler.*SET GLOBAL event_scheduler", ["SET GLOBAL event_scheduler = ON"]),
     Case("no fence accounts", [], r"fence.*accounts", [], config=""),
+    Case("fence accounts of another name", ["RENAME USER app@'%' TO shopkeeper@'%'"],
+         r"none of fence\.accounts.*shopkeeper@%.*accounts: \[",
+         ["RENAME USER shopkeeper@'%' TO app@'%'"]),
+    Case("read only", ["SET GLOBAL read_only = 1"], r"read_only is on.*SET GLOBAL read_only = 0",
+         ["SET GLOBAL read_only = 0"]),
     Case("cascade", ["CREATE TABLE shop.c (id int PRIMARY KEY, t int, CONSTRAINT follows FOREIGN KEY"
                      " (t) REFERENCES shop.t (id) ON DELETE CASCADE)"],
          r"shop\.c.*follows", ["DROP TABLE shop.c"]),

@@ -201,21 +201,26 @@ class MysqlServer:
 
 
 # The least that lockstep needs on either side: the way back makes a source of the target.
+<<<<<<< HEAD
 MARIADB_RIGHTS = ("REPLICATION SLAVE, BINLOG MONITOR, SLAVE MONITOR, READ_ONLY ADMIN, "
                   "CONNECTION ADMIN, RELOAD, PROCESS, SHOW DATABASES, CREATE USER",
                   "SELECT ON mysql.global_priv")
+=======
+MARIADB_RIGHTS = ("REPLICATION SLAVE, BINLOG MONITOR, READ_ONLY ADMIN, CONNECTION ADMIN, RELOAD, "
+                  "PROCESS, SHOW DATABASES, CREATE USER", ["mysql.global_priv"])
+>>>>>>> fix-d
 MYSQL_RIGHTS = ("REPLICATION SLAVE, REPLICATION CLIENT, SYSTEM_VARIABLES_ADMIN, CONNECTION_ADMIN, "
                 "XA_RECOVER_ADMIN, RELOAD, PROCESS, SHOW DATABASES, CREATE USER",
-                "SELECT ON mysql.user")
+                ["mysql.user", "mysql.global_grants"])
 
 
 def make_roles(server, side):
     """lockstep's account with no more than it needs, and an application's."""
-    rights, table = MARIADB_RIGHTS if server.maria else MYSQL_RIGHTS
+    rights, tables = MARIADB_RIGHTS if server.maria else MYSQL_RIGHTS
     server.script([
         "CREATE USER lockstep@'%' IDENTIFIED BY 'lockstep-secret'",
         f"GRANT {rights} ON *.* TO lockstep@'%'",
-        f"GRANT {table} TO lockstep@'%'",
+        *(f"GRANT SELECT ON {table} TO lockstep@'%'" for table in tables),
         "GRANT ALL ON lockstep.* TO lockstep@'%'",
         "CREATE USER app@'%' IDENTIFIED BY 'app-secret'",
     ])

@@ -98,7 +98,8 @@ static void grant_all(struct db *root)
                          : "GRANT REPLICATION SLAVE, REPLICATION CLIENT, SYSTEM_VARIABLES_ADMIN,"
                            " CONNECTION_ADMIN, XA_RECOVER_ADMIN, RELOAD, PROCESS, SHOW DATABASES,"
                            " CREATE USER ON *.* TO " ROLE "@'%';"
-                           "GRANT SELECT ON mysql.user TO " ROLE "@'%'");
+                           "GRANT SELECT ON mysql.user TO " ROLE "@'%';"
+                           "GRANT SELECT ON mysql.global_grants TO " ROLE "@'%'");
     test_sql(root, "GRANT ALL ON lockstep.* TO " ROLE "@'%';"
                    "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES,"
                    " TRIGGER ON `ls\\_check\\_%`.* TO " ROLE "@'%'");
@@ -109,6 +110,7 @@ static struct db *fit_server(void)
     struct db *root;
 
     test_database(SHOP);
+    test_role("app", NULL);
     root = test_open(test_uri(SHOP, NULL), DB_CONTROL);
     test_sql(root, "CREATE TABLE a (id int PRIMARY KEY, n int); CREATE TABLE b (id int, a int,"
                    " FOREIGN KEY (a) REFERENCES a (id))");
@@ -141,6 +143,8 @@ static void finds_settings(void **state)
          "binlog_row_metadata is not FULL", "SET GLOBAL binlog_row_metadata = 'FULL'"},
         {"SET GLOBAL event_scheduler = OFF", "SET GLOBAL event_scheduler = ON",
          "event_scheduler is off", "event_scheduler = ON"},
+        {"SET GLOBAL read_only = 1", "SET GLOBAL read_only = 0", "read_only is on",
+         "SET GLOBAL read_only = 0"},
     };
     struct db *root = fit_server();
     struct table_list none = {0};
@@ -152,7 +156,7 @@ static void finds_settings(void **state)
         test_sql(root, cases[i].reset);
         expect(&source, true, "source", cases[i].what, cases[i].remedy);
         /* The target's log is for the way back. */
-        expect(&target, i == 3, "target", cases[i].what, cases[i].remedy);
+        expect(&target, i >= 3, "target", cases[i].what, cases[i].remedy);
     }
     struct findings after = check_source();
     expect_fit(&after);
@@ -285,6 +289,80 @@ static void finds_rights(void **state)
     my_close(root);
 }
 
+/* A seal that locks nobody is none; one of the accounts may be the other server's. */
+static void finds_accounts(void **state)
+{
+    static const char *const two[] = {"elsewhere", "app"};
+    struct db *root = fit_server();
+
+    /* On MySQL only with MY_OPTS=persisted-globals-load=OFF. */
+    if (!my_db_from(root)->maria &&
+        strcmp(test_value(root, "SELECT @@persisted_globals_load"), "1") == 0) {
+        my_close(root);
+        skip();
+    }
+    test_role("ls_shop", "INSERT ON `ls\\_check\\_%`.*");
+    test_role("ls_reader", "SELECT ON *.*");
+    test_sql(root, "DROP ROLE IF EXISTS ls_writers; CREATE ROLE ls_writers;"
+                   "GRANT UPDATE (n) ON " SHOP ".a TO ls_writers; DROP USER app@'%'");
+    struct findings f = check_source();
+    expect(&f, true, "source", "ls_reader@%, ls_shop@%", "accounts: [");
+    test_sql(root, "GRANT SELECT ON mysql.* TO " ROLE "@'%'");
+    f = check_source();
+    expect(&f, true, "source",
+           my_db_from(root)->maria ? "ls_shop@%, role ls_writers" : "ls_shop@%, ls_writers@%",
+           "accounts: [");
+    assert_null(search(&f, "source", "ls_reader"));
+    fence.accounts = two;
+    fence.naccounts = 2;
+    f = check_source();
+    expect(&f, true, "source", "none of fence.accounts", "accounts: [");
+    test_role("app", NULL);
+    f = check_source();
+    fence.accounts = accounts;
+    fence.naccounts = 1;
+    assert_null(search(&f, "source", "fence.accounts"));
+    test_sql(root, "DROP USER ls_shop@'%', ls_reader@'%'; DROP ROLE ls_writers");
+    my_close(root);
+}
+
+/* Does this account's session get a row in while the server is closed? */
+static bool passes(const char *account)
+{
+    struct db *db = test_open(test_uri(SHOP, account), DB_CONTROL);
+    struct err e = {0};
+    bool wrote = my_execf(my_db_from(db), &e, "INSERT INTO a VALUES (1, 1)") == 0;
+
+    my_close(db);
+    return wrote;
+}
+
+/* What the server lets pass is what is named. */
+static void finds_who_passes(void **state)
+{
+    struct db *root = fit_server();
+    bool maria = my_db_from(root)->maria;
+
+    test_role("ls_passes", maria ? "READ_ONLY ADMIN ON *.*" : "CONNECTION_ADMIN ON *.*");
+    test_role("ls_stays", "CREATE USER, RELOAD, PROCESS ON *.*");
+    test_sql(root, "GRANT ALL ON " SHOP ".* TO ls_passes@'%';"
+                   "GRANT ALL ON " SHOP ".* TO ls_stays@'%'; SET GLOBAL read_only = 1");
+    bool passed = passes("ls_passes");
+    bool stayed = !passes("ls_stays");
+    test_sql(root, "SET GLOBAL read_only = 0");
+    assert_true(passed && stayed);
+    struct findings f = check_source();
+    expect(&f, false, "source", "ls_passes@%", "no application");
+    expect(&f, false, "source", "root@", "no application");
+    assert_null(search(&f, "source", "ls_stays"));
+    test_sql(root, maria ? "REVOKE SELECT ON mysql.global_priv FROM " ROLE "@'%'"
+                         : "REVOKE SELECT ON mysql.global_grants FROM " ROLE "@'%'");
+    f = check_source();
+    expect(&f, false, "source", "may not see which accounts", "GRANT SELECT ON mysql.");
+    test_sql(root, "DROP USER ls_passes@'%', ls_stays@'%'");
+    my_close(root);
+}
+
 static void finds_other_databases(void **state)
 {
     struct db *root = fit_server();
@@ -385,6 +463,8 @@ int main(void)
         cmocka_unit_test(finds_capitals),
         cmocka_unit_test(finds_branches),
         cmocka_unit_test(finds_rights),
+        cmocka_unit_test(finds_accounts),
+        cmocka_unit_test(finds_who_passes),
         cmocka_unit_test(finds_other_databases),
         cmocka_unit_test(looks_at_the_targets_tables),
         cmocka_unit_test(reads_grants),

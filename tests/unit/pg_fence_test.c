@@ -699,10 +699,24 @@ static void refuses_ddl_where_a_superuser_installed(void **state)
     ok(pg->open(&o, &own, &e));
     ok(install());
     must(app, "CREATE TABLE apps_own(id int)");
+    must(app, "CREATE TABLE apps_root(id int) PARTITION BY LIST (id)");
+    run(super, "GRANT CREATE ON DATABASE " DATABASE " TO fence_app");
     ok(pg->fence_flip(mine, TOKEN, 1, 10000, &e));
     state_is(app, "ALTER TABLE apps_own ADD x int", "40001");
+    state_is(app, "CREATE TABLE apps_new(id int)", "40001");
+    state_is(app, "CREATE TABLE apps_new AS SELECT 1 AS id", "40001");
+    state_is(app, "SELECT 1 AS id INTO apps_new", "40001");
+    state_is(app,
+             "CREATE TRIGGER t BEFORE INSERT ON apps_own EXECUTE FUNCTION"
+             " suppress_redundant_updates_trigger()",
+             "40001");
+    /* The owner's other sessions pass by role; an application that owns the table does not. */
+    state_is(app, "CREATE TABLE apps_part PARTITION OF apps_root FOR VALUES IN (1)", "40001");
+    state_is(app, "CREATE SCHEMA apps CREATE TABLE part PARTITION OF apps_root FOR VALUES IN (1)",
+             "40001");
     ok(pg->fence_lift(mine, TOKEN, &e));
-    state_is(app, "DROP TABLE apps_own", "00000");
+    state_is(app, "CREATE TABLE apps_part PARTITION OF apps_root FOR VALUES IN (1)", "00000");
+    state_is(app, "DROP TABLE apps_own, apps_root", "00000");
     ok(pg->fence_remove(own, &e));
     pg->close(own);
     own = mine;
