@@ -201,14 +201,9 @@ class MysqlServer:
 
 
 # The least that lockstep needs on either side: the way back makes a source of the target.
-<<<<<<< HEAD
 MARIADB_RIGHTS = ("REPLICATION SLAVE, BINLOG MONITOR, SLAVE MONITOR, READ_ONLY ADMIN, "
                   "CONNECTION ADMIN, RELOAD, PROCESS, SHOW DATABASES, CREATE USER",
-                  "SELECT ON mysql.global_priv")
-=======
-MARIADB_RIGHTS = ("REPLICATION SLAVE, BINLOG MONITOR, READ_ONLY ADMIN, CONNECTION ADMIN, RELOAD, "
-                  "PROCESS, SHOW DATABASES, CREATE USER", ["mysql.global_priv"])
->>>>>>> fix-d
+                  ["mysql.global_priv"])
 MYSQL_RIGHTS = ("REPLICATION SLAVE, REPLICATION CLIENT, SYSTEM_VARIABLES_ADMIN, CONNECTION_ADMIN, "
                 "XA_RECOVER_ADMIN, RELOAD, PROCESS, SHOW DATABASES, CREATE USER",
                 ["mysql.user", "mysql.global_grants"])
