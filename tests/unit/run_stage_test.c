@@ -73,15 +73,19 @@ static void test_well(void **state)
 
 static void test_dead(void **state)
 {
-    char host[60] = "";
+    char host[HOLDER_HOST_MAX];
     char holder[100];
 
-    gethostname(host, sizeof(host) - 1);
+    holder_host(host);
     snprintf(holder, sizeof(holder), "%s:%d:1", host, (int)getpid());
     assert_true(holder_is_dead(holder)); /* this pid, but another start */
     snprintf(holder, sizeof(holder), "%s:999999999:7", host);
     assert_true(holder_is_dead(holder));
     assert_false(holder_is_dead("elsewhere:999999999:7"));
+    /* The name alone is not this machine: a clone, or another pid namespace. */
+    gethostname(holder, 60);
+    snprintf(holder + strlen(holder), 30, "-00000000:999999999:7");
+    assert_false(holder_is_dead(holder));
     assert_false(holder_is_dead("nonsense"));
     assert_false(holder_is_dead(""));
 }
