@@ -273,18 +273,75 @@ static int finish_known(struct cli *c, const struct context *x, struct db *targe
     return EXIT_DONE;
 }
 
+/* ---- an old source that is gone ---- */
+
+/* The applications live on the target, and the slot of the way back there keeps its log for a
+ * server that may never come again. */
+static int target_lives(struct db *target, bool *out, struct err *e)
+{
+    json_t *cutover;
+
+    if (fact_read(target, "cutover", "forward", &cutover, NULL, e) < 0)
+        return -1;
+    *out = may_finish(fact_text(cutover, "state"));
+    json_decref(cutover);
+    return 0;
+}
+
+/* Whether the way back has switched last, only the source could tell: so the user must say it. */
+static int finish_alone(struct cli *c, const struct context *x, struct db *target, struct err *e)
+{
+    struct arena a = ARENA_INIT;
+    struct migration mirror;
+    int rc = -1;
+
+    migration_mirror(&x->m, &a, &mirror);
+    if (cli_confirm(c,
+                    "The source cannot be reached. Remove all of lockstep from the target alone, "
+                    "for the applications live there?",
+                    e) < 0 ||
+        request_put(target, "finish", json_pack("{s:b}", "abandon", true), e) < 0 ||
+        await_stages(target, mono_ms() + WAIT_MS, e) < 0 || remove_journal(&x->m, e) < 0 ||
+        clean_side(&mirror, SIDE_TARGET, e) < 0)
+        goto out;
+    cli_say(c,
+            "abandoned: slot, publication, fence and control tables on the target and the journal "
+            "are gone");
+    cli_say(c,
+            "left: what stands on the source, and the way back's journal (%s); should the source "
+            "come back, lockstep finish --abandon removes them, and its fence stays until then",
+            mirror.journal.uri);
+    cli_put(c, "result", json_string("abandoned"));
+    rc = EXIT_DONE;
+out:
+    arena_release(&a);
+    return rc;
+}
+
 static int finish(struct cli *c, const struct context *x, struct db *target, struct err *e)
 {
     struct db *source = NULL;
     bool started;
+    bool lives;
     int rc;
 
     if (context_started(target, &started, e) < 0)
         return -1;
     if (!started)
         return finish_unknown(c, x, e);
-    if (migration_open_source(&x->m, DB_CONTROL, &source, e) < 0)
+    if (migration_open_source(&x->m, DB_CONTROL, &source, e) < 0) {
+        struct err why = *e;
+
+        if (target_lives(target, &lives, e) < 0)
+            return -1;
+        if (lives && cli_option(c, "abandon"))
+            return finish_alone(c, x, target, e);
+        *e = why;
+        if (lives)
+            err_hint(e, "start the source; if it is gone for good and was not rolled back to: "
+                        "lockstep finish --abandon takes lockstep from the target alone");
         return -1;
+    }
     rc = finish_known(c, x, target, source, e);
     source->engine->close(source);
     return rc;

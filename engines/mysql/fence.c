@@ -20,6 +20,10 @@
 /* How long a seal that does not hold is tried to be put back. */
 #define HEAL_MS 3000
 #define HEAL_NAP_MS 20
+/* How often read_only is asked for, a second each time; in between those who wait behind it go on.
+ */
+#define CLOSE_TRIES 3
+#define CLOSE_NAP_MS 50
 
 /* ---- answers ---- */
 
@@ -63,6 +67,47 @@ static int call(struct my_db *db, const char *procedure, const char *token, cons
     return -1;
 }
 
+/* Who keeps read_only from being set, as far as the server tells. */
+static void name_longest(struct my_db *db, struct err *e)
+{
+    MYSQL_RES *res =
+        db->broken ? NULL
+                   : my_query(db,
+                              "SELECT id, user, time FROM information_schema.processlist WHERE"
+                              " command IN ('Query', 'Execute') AND id <> CONNECTION_ID()"
+                              " ORDER BY time DESC LIMIT 1",
+                              NULL);
+    MYSQL_ROW row = res != NULL ? mysql_fetch_row(res) : NULL;
+
+    if (row != NULL && e != NULL)
+        err_hint(e,
+                 "read_only waits for statements that run: session %s of %.60s has run one for %s "
+                 "s; wait for it or KILL it, then again",
+                 row[0] ? row[0] : "?", row[1] ? row[1] : "?", row[2] ? row[2] : "?");
+    mysql_free_result(res);
+}
+
+/* A call that sets read_only. */
+static int close_server(struct my_db *db, const char *procedure, const char *token,
+                        const char *more, struct err *e)
+{
+    struct err own = {0};
+
+    for (int i = 1; call(db, procedure, token, more, &own) != 0; i++) {
+        bool waited = strstr(own.msg, "(error 1205)") != NULL;
+
+        if (!waited || db->broken || i == CLOSE_TRIES || stop_requested()) {
+            if (waited)
+                name_longest(db, &own);
+            if (e != NULL)
+                *e = own;
+            return -1;
+        }
+        nap_ms(CLOSE_NAP_MS);
+    }
+    return 0;
+}
+
 /* One number; -1 and *e on an error. */
 static int number(struct my_db *db, const char *sql, int64_t *out, struct err *e)
 {
@@ -81,7 +126,7 @@ int my_fence_flip(struct db *base, const char *token, uint32_t epoch, int lease_
     char more[60];
 
     snprintf(more, sizeof more, ", %u, %d", epoch, lease_ms);
-    return call(my_db_from(base), "fence_flip", token, more, e);
+    return close_server(my_db_from(base), "fence_flip", token, more, e);
 }
 
 int my_fence_renew(struct db *base, const char *token, int lease_ms, struct err *e)
@@ -98,7 +143,8 @@ int my_fence_seal(struct db *base, const char *token, uint32_t epoch, struct err
 
     snprintf(more, sizeof more, ", %u", epoch);
     /* A server that does not flush at each commit would forget in a crash that it is sealed. */
-    return call(my_db_from(base), "fence_seal", token, more, e) != 0 ? -1 : my_sync(base, e);
+    return close_server(my_db_from(base), "fence_seal", token, more, e) != 0 ? -1
+                                                                             : my_sync(base, e);
 }
 
 /* What a seal has left in MySQL's mysqld-auto.cnf says the same as the server does now; it goes, so

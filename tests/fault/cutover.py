@@ -482,12 +482,27 @@ class Cutover:
                                 "shop")
             self.must(f"triggers left on the {server.name}", left, 0)
 
+    def finishes_alone(self):
+        """The old source is gone for good: the target can be freed of all of lockstep."""
+        self.source.stop("immediate")
+        code, _, err = self.lockstep.do("finish", "--yes")
+        self.must(f"finish without the source ({err})", code, 1)
+        if "--abandon" not in err:
+            raise Failure(f"finish without the source does not say what to do: {err}")
+        self.lockstep.must("finish", "--yes", "--abandon")
+        until("run ends", 60, lambda: not self.lockstep.alive())
+        self.must("what is left on the target", self.target.value("""SELECT
+            (SELECT count(*) FROM pg_trigger WHERE tgname LIKE '!lockstep%%') +
+            (SELECT count(*) FROM pg_namespace WHERE nspname = 'lockstep') +
+            (SELECT count(*) FROM pg_replication_slots)""", "shop"), 0)
+        self.say("the source is gone: finish --abandon frees the target of lockstep")
+
     def go(self):
         self.set_up()
         self.follow()
         if self.args.undisturbed:
             self.undisturbed()
-            self.finishes()
+            self.finishes_alone()
             return
         self.refuses()
         self.killed(BEFORE_CLOSED[:2])
