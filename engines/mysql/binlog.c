@@ -64,14 +64,6 @@ uint64_t binlog_file(const struct binlog *b)
     return b->file;
 }
 
-void binlog_torn(struct binlog *b)
-{
-    if (b->in_group)
-        binlog_group_cut(b);
-    b->file++;
-    b->offset = FIRST_EVENT;
-}
-
 void binlog_restart(struct binlog *b)
 {
     invariant(binlog_between(b, &b->from));
@@ -123,6 +115,17 @@ static int leave_file(const struct binlog *b, struct err *e)
             b->file, b->offset, b->from.minor);
     return err_hint(e, "its tail is lost, or this is another server: `lockstep finish --abandon`, "
                        "then begin anew");
+}
+
+int binlog_torn(struct binlog *b, struct err *e)
+{
+    if (leave_file(b, e) < 0)
+        return -1;
+    if (b->in_group)
+        binlog_group_cut(b);
+    b->file++;
+    b->offset = FIRST_EVENT;
+    return 0;
 }
 
 /* A server that ends a file of its own will has ended its transactions before. */

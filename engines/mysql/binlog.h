@@ -90,8 +90,9 @@ bool binlog_between(const struct binlog *b, struct position *out);
 /* The number of the file under way. */
 uint64_t binlog_file(const struct binlog *b);
 /* The file under way ends in the middle of an event, and the server has begun the next one: what
- * stood unfinished at its end is handed out as EVENT_ABORT, then binlog_restart goes on there. */
-void binlog_torn(struct binlog *b);
+ * stood unfinished at its end is handed out as EVENT_ABORT, then binlog_restart goes on there.
+ * ERR_FATAL if it ends before the place to go on from: its tail is lost. */
+int binlog_torn(struct binlog *b, struct err *e);
 /* A new connection begins at that place (or at the file's begin): format and file are told anew. */
 void binlog_restart(struct binlog *b);
 

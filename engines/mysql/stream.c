@@ -267,10 +267,11 @@ static int on_torn(struct stream *s, const struct err *why, struct err *e)
         return -1;
     }
     err_clear(e);
-    log_event(LOG_WARN, "stream", "binlog-torn", "file=%" PRIu64, binlog_file(s->log));
+    if (binlog_torn(s->log, e) < 0)
+        return -1;
+    log_event(LOG_WARN, "stream", "binlog-torn", "file=%" PRIu64, binlog_file(s->log) - 1);
     binlog_dump_close(s->dump);
     s->dump = NULL;
-    binlog_torn(s->log);
     return 0;
 }
 
