@@ -10,7 +10,8 @@
 #define VALUES_MAX 10
 
 /* One type with values in the source's SQL: those that arrive exactly, and those that no column of
- * the other engine holds, which check names and the stream parks. */
+ * the other engine holds, which check names and the stream parks. And in the target's SQL those
+ * that only the target's column takes, which park the table on the way back. */
 struct sample {
     const char *declared;    /* as CREATE TABLE takes it */
     const char *source_type; /* as the catalog shows it; NULL: the same */
@@ -22,13 +23,14 @@ struct sample {
     const char *collation; /* NULL: one of utf8mb4 */
     const char *exact[VALUES_MAX];
     const char *unfit[VALUES_MAX];
+    const char *no_return[VALUES_MAX];
     const char *why; /* the type itself is refused, and why it stands here */
 };
 
 static const char *const labels[] = {"new", "it's", "a,b", "gr\xc3\xbcn", "b\\c"};
 
 static const struct sample from_postgres[] = {
-    {"boolean", NULL, TYPE_BOOL, .exact = {"true", "false"}},
+    {"boolean", NULL, TYPE_BOOL, .exact = {"true", "false"}, .no_return = {"2", "-1"}},
     {"smallint", NULL, TYPE_INT16, .exact = {"-32768", "0", "32767"}},
     {"integer", NULL, TYPE_INT32, .exact = {"-2147483648", "0", "2147483647"}},
     {"bigint", NULL, TYPE_INT64, .exact = {"-9223372036854775808", "0", "9223372036854775807"}},
@@ -47,38 +49,49 @@ static const struct sample from_postgres[] = {
      .unfit = {"'NaN'", "'Infinity'", "'-Infinity'", "'-0'"}},
     {"text", NULL, TYPE_TEXT,
      .exact = {"''", "' '", "'a '", "E'\\u00ff\\U0001F600'", "E'\\\\ '' \" ` \\t \\n \\r'",
-               "repeat('x', 70000)"}},
+               "repeat('x', 70000)"},
+     .no_return = {"CHAR(0)"}},
     {"varchar(10)", "character varying(10)", TYPE_TEXT, .length = 10,
-     .exact = {"''", "'a '", "repeat(E'\\U0001F600', 10)", "E'\\\\0 %'"}},
-    {"char(10)", "character(10)", TYPE_TEXT, .length = 10, .exact = {"''", "'a'", "'1234567890'"}},
+     .exact = {"''", "'a '", "repeat(E'\\U0001F600', 10)", "E'\\\\0 %'"},
+     .no_return = {"CONCAT('a', CHAR(0))"}},
+    {"char(10)", "character(10)", TYPE_TEXT, .length = 10, .exact = {"''", "'a'", "'1234567890'"},
+     .no_return = {"'ab'"}},
     {"bytea", NULL, TYPE_BYTES,
      .exact = {"''", "'\\x00'", "'\\xff00275c'", "decode(repeat('00ff', 40000), 'hex')"}},
     {"date", NULL, TYPE_DATE,
      .exact = {"'0001-01-01'", "'1582-10-10'", "'1970-01-01'", "'2024-02-29'", "'9999-12-31'"},
-     .unfit = {"'infinity'", "'-infinity'", "'0001-12-31 BC'", "'10000-01-01'"}},
+     .unfit = {"'infinity'", "'-infinity'", "'0001-12-31 BC'", "'10000-01-01'"},
+     .no_return = {"'0000-00-00'", "'2024-00-10'"}},
     {"time", "time without time zone", TYPE_TIME, .fraction = 6,
-     .exact = {"'00:00:00'", "'23:59:59.999999'", "'24:00:00'", "'12:00:00.5'"}},
+     .exact = {"'00:00:00'", "'23:59:59.999999'", "'24:00:00'", "'12:00:00.5'"},
+     .no_return = {"'-00:00:00.000001'", "'838:59:59'"}},
     {"timestamp", "timestamp without time zone", TYPE_TIMESTAMP, .fraction = 6,
      .exact = {"'0001-01-01 00:00:00'", "'1970-01-01 00:00:00.000001'", "'2024-02-29 12:00:00.5'",
                "'9999-12-31 23:59:59.999999'"},
-     .unfit = {"'infinity'", "'-infinity'", "'0001-12-31 23:59:59 BC'", "'10000-01-01 00:00:00'"}},
+     .unfit = {"'infinity'", "'-infinity'", "'0001-12-31 23:59:59 BC'", "'10000-01-01 00:00:00'"},
+     .no_return = {"'0000-00-00 00:00:00'"}},
     {"timestamp(3)", "timestamp(3) without time zone", TYPE_TIMESTAMP, .fraction = 3,
-     .exact = {"'2024-01-01 00:00:00.123'", "'2024-01-01 00:00:00'"}, .unfit = {"'infinity'"}},
+     .exact = {"'2024-01-01 00:00:00.123'", "'2024-01-01 00:00:00'"}, .unfit = {"'infinity'"},
+     .no_return = {"'2024-00-10 00:00:00'"}},
     {"timestamptz", "timestamp with time zone", TYPE_TIMESTAMPTZ, .fraction = 6,
      .exact = {"'0001-01-01 00:00:00+00'", "'1970-01-01 00:00:00+00'", "'2038-01-19 03:14:08.5+00'",
                "'2024-03-31 01:30:00+02'", "'9999-12-31 23:59:59.999999+00'"},
      .unfit = {"'infinity'", "'-infinity'", "'0001-12-31 23:59:59+00 BC'",
-               "'10000-01-01 00:00:00+00'"}},
+               "'10000-01-01 00:00:00+00'"},
+     .no_return = {"'0000-00-00 00:00:00'"}},
     {"uuid", NULL, TYPE_UUID,
      .exact = {"'00000000-0000-0000-0000-000000000000'", "'ffffffff-ffff-ffff-ffff-ffffffffffff'",
-               "'A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11'"}},
+               "'A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11'"},
+     .no_return = {"'a0eebc999c0b4ef8bb6d6bb9bd380a11'", "''"}},
     {"json", NULL, TYPE_JSON,
      .exact = {"'{}'", "'{\"b\": 1, \"a\" : [1.10, null]}'", "'\"\\u0000\"'", "'1e400'",
-               "(repeat('[', 60) || repeat(']', 60))::json"}},
+               "(repeat('[', 60) || repeat(']', 60))::json"},
+     .no_return = {"'[1.]'", "''"}},
     {"jsonb", NULL, TYPE_JSON,
-     .exact = {"'{}'", "'{\"b\": 1, \"a\": [1.10, null]}'", "'12345678901234567890.5'"}},
+     .exact = {"'{}'", "'{\"b\": 1, \"a\": [1.10, null]}'", "'12345678901234567890.5'"},
+     .no_return = {"'{\"a\":1}'", "'1e400'"}},
     {"mood", "public.mood", TYPE_ENUM,
-     .exact = {"'new'", "'it''s'", "'a,b'", "'gr\xc3\xbcn'", "'b\\c'"}},
+     .exact = {"'new'", "'it''s'", "'a,b'", "'gr\xc3\xbcn'", "'b\\c'"}, .no_return = {"0"}},
     {"numeric", NULL, TYPE_DECIMAL, .why = "without a declared precision it could be rounded"},
     {"integer[]", NULL, TYPE_OTHER, .why = "an array"},
     {"interval", NULL, TYPE_OTHER, .why = "no counterpart"},
@@ -86,62 +99,83 @@ static const struct sample from_postgres[] = {
 };
 
 static const struct sample from_mysql[] = {
-    {"tinyint", "tinyint(4)", TYPE_INT16, .exact = {"-128", "0", "127"}},
-    {"tinyint(1)", NULL, TYPE_INT16, .exact = {"0", "1", "2", "-128"}},
-    {"tinyint unsigned", "tinyint(3) unsigned", TYPE_INT16, .exact = {"0", "255"}},
+    {"tinyint", "tinyint(4)", TYPE_INT16, .exact = {"-128", "0", "127"},
+     .no_return = {"-129", "128"}},
+    {"tinyint(1)", NULL, TYPE_INT16, .exact = {"0", "1", "2", "-128"}, .no_return = {"128"}},
+    {"tinyint unsigned", "tinyint(3) unsigned", TYPE_INT16, .exact = {"0", "255"},
+     .no_return = {"-1", "256"}},
     {"smallint", "smallint(6)", TYPE_INT16, .exact = {"-32768", "32767"}},
-    {"smallint unsigned", "smallint(5) unsigned", TYPE_INT32, .exact = {"0", "65535"}},
-    {"mediumint", "mediumint(9)", TYPE_INT32, .exact = {"-8388608", "8388607"}},
-    {"mediumint unsigned", "mediumint(8) unsigned", TYPE_INT32, .exact = {"0", "16777215"}},
+    {"smallint unsigned", "smallint(5) unsigned", TYPE_INT32, .exact = {"0", "65535"},
+     .no_return = {"-1", "65536"}},
+    {"mediumint", "mediumint(9)", TYPE_INT32, .exact = {"-8388608", "8388607"},
+     .no_return = {"-8388609", "8388608"}},
+    {"mediumint unsigned", "mediumint(8) unsigned", TYPE_INT32, .exact = {"0", "16777215"},
+     .no_return = {"-1", "16777216"}},
     {"int", "int(11)", TYPE_INT32, .exact = {"-2147483648", "2147483647"}},
-    {"int unsigned", "int(10) unsigned", TYPE_INT64, .exact = {"0", "4294967295"}},
+    {"int unsigned", "int(10) unsigned", TYPE_INT64, .exact = {"0", "4294967295"},
+     .no_return = {"-1", "4294967296"}},
     {"bigint", "bigint(20)", TYPE_INT64, .exact = {"-9223372036854775808", "9223372036854775807"}},
     {"bigint unsigned", "bigint(20) unsigned", TYPE_DECIMAL, 20, 0,
-     .exact = {"0", "9223372036854775808", "18446744073709551615"}},
-    {"decimal(12,2)", NULL, TYPE_DECIMAL, 12, 2, .exact = {"-9999999999.99", "0", "0.01"}},
+     .exact = {"0", "9223372036854775808", "18446744073709551615"},
+     .no_return = {"'NaN'", "-1", "18446744073709551616"}},
+    {"decimal(12,2)", NULL, TYPE_DECIMAL, 12, 2, .exact = {"-9999999999.99", "0", "0.01"},
+     .no_return = {"'NaN'"}},
     {"decimal(65,30)", NULL, TYPE_DECIMAL, 65, 30,
      .exact = {"99999999999999999999999999999999999.999999999999999999999999999999",
-               "0.000000000000000000000000000001"}},
+               "0.000000000000000000000000000001"},
+     .no_return = {"'NaN'"}},
     {"float", NULL, TYPE_FLOAT32,
-     .exact = {"0", "0.1", "3.4028234663852886e38", "1.1754943508222875e-38", "1e-45", "16777217"}},
+     .exact = {"0", "0.1", "3.4028234663852886e38", "1.1754943508222875e-38", "1e-45", "16777217"},
+     .no_return = {"'NaN'", "'Infinity'", "'-Infinity'", "'-0'"}},
     {"double", NULL, TYPE_FLOAT64,
      .exact = {"0", "0.1", "1.7976931348623157e308", "2.2250738585072014e-308", "5e-324",
-               "9007199254740993"}},
+               "9007199254740993"},
+     .no_return = {"'NaN'", "'Infinity'", "'-Infinity'", "'-0'"}},
     {"varchar(10)", NULL, TYPE_TEXT, .length = 10,
      .exact = {"''", "'a '", "REPEAT('\xf0\x9f\x98\x80', 10)", "'\\\\ '' \"'"},
      .unfit = {"CONCAT('a', CHAR(0))"}},
     {"varchar(10) CHARACTER SET utf8mb3", "varchar(10)", TYPE_TEXT, .length = 10,
-     .collation = "utf8mb3_general_ci", .exact = {"''", "REPEAT('\xe2\x82\xac', 10)"}},
+     .collation = "utf8mb3_general_ci", .exact = {"''", "REPEAT('\xe2\x82\xac', 10)"},
+     .no_return = {"E'\\U0001F600'"}},
     {"varchar(10) CHARACTER SET ascii", "varchar(10)", TYPE_TEXT, .length = 10,
-     .collation = "ascii_general_ci", .exact = {"' a'", "'0123456789'"}},
-    {"char(10)", NULL, TYPE_TEXT, .length = 10, .exact = {"''", "'a'", "' a'", "'1234567890'"}},
-    {"char(36)", NULL, TYPE_TEXT, .length = 36,
-     .exact = {"'A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11'"}},
+     .collation = "ascii_general_ci", .exact = {"' a'", "'0123456789'"},
+     .no_return = {"E'\\u00e9'"}},
+    {"char(10)", NULL, TYPE_TEXT, .length = 10, .exact = {"''", "'a'", "' a'", "'1234567890'"},
+     .no_return = {"'a '"}},
+    {"char(36)", NULL, TYPE_TEXT, .length = 36, .exact = {"'A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11'"},
+     .no_return = {"' '"}},
     {"text", NULL, TYPE_TEXT, .exact = {"''", "' '", "'a '", "'\\t\\n\\r'", "REPEAT('x', 65535)"},
-     .unfit = {"CHAR(0)"}},
+     .unfit = {"CHAR(0)"}, .no_return = {"repeat('x', 65536)", "repeat(E'\\u20ac', 21846)"}},
     {"longtext", NULL, TYPE_TEXT, .exact = {"''", "REPEAT('y', 70000)"}, .unfit = {"CHAR(0)"}},
-    {"binary(4)", NULL, TYPE_BYTES, .length = 4, .exact = {"X'00000000'", "X'61200000'", "'ab'"}},
-    {"binary(16)", NULL, TYPE_BYTES, .length = 16,
-     .exact = {"X'A0EEBC999C0B4EF8BB6D6BB9BD380A00'"}},
-    {"varbinary(10)", NULL, TYPE_BYTES, .length = 10, .exact = {"''", "X'00'", "X'FF00275C20'"}},
-    {"blob", NULL, TYPE_BYTES, .exact = {"''", "X'00'", "REPEAT(X'00FF', 32767)"}},
+    {"binary(4)", NULL, TYPE_BYTES, .length = 4, .exact = {"X'00000000'", "X'61200000'", "'ab'"},
+     .no_return = {"'\\x61'", "'\\x6162636465'"}},
+    {"binary(16)", NULL, TYPE_BYTES, .length = 16, .exact = {"X'A0EEBC999C0B4EF8BB6D6BB9BD380A00'"},
+     .no_return = {"'\\x'"}},
+    {"varbinary(10)", NULL, TYPE_BYTES, .length = 10, .exact = {"''", "X'00'", "X'FF00275C20'"},
+     .no_return = {"'\\x0102030405060708090a0b'"}},
+    {"blob", NULL, TYPE_BYTES, .exact = {"''", "X'00'", "REPEAT(X'00FF', 32767)"},
+     .no_return = {"decode(repeat('ff', 65536), 'hex')"}},
     {"longblob", NULL, TYPE_BYTES, .exact = {"''", "REPEAT(X'5C27', 40000)"}},
     {"date", NULL, TYPE_DATE,
      .exact = {"'0001-01-01'", "'1582-10-10'", "'2024-02-29'", "'9999-12-31'"},
-     .unfit = {"'0000-00-00'", "'2024-00-10'", "'2024-01-00'"}},
+     .unfit = {"'0000-00-00'", "'2024-00-10'", "'2024-01-00'"},
+     .no_return = {"'infinity'", "'0001-12-31 BC'", "'10000-01-01'"}},
     {"datetime", NULL, TYPE_TIMESTAMP, .exact = {"'0001-01-01 00:00:00'", "'9999-12-31 23:59:59'"},
-     .unfit = {"'0000-00-00 00:00:00'", "'2024-00-10 00:00:00'"}},
+     .unfit = {"'0000-00-00 00:00:00'", "'2024-00-10 00:00:00'"},
+     .no_return = {"'infinity'", "'10000-01-01 00:00:00'"}},
     {"datetime(6)", NULL, TYPE_TIMESTAMP, .fraction = 6,
      .exact = {"'0001-01-01 00:00:00.000001'", "'2024-02-29 12:00:00.5'",
                "'9999-12-31 23:59:59.999999'"},
-     .unfit = {"'0000-00-00 00:00:00'"}},
+     .unfit = {"'0000-00-00 00:00:00'"}, .no_return = {"'-infinity'", "'0001-12-31 23:59:59 BC'"}},
     {"timestamp", NULL, TYPE_TIMESTAMPTZ,
      .exact = {"'1970-01-01 00:00:01'", "'2038-01-19 03:14:07'"},
-     .unfit = {"'0000-00-00 00:00:00'"}},
+     .unfit = {"'0000-00-00 00:00:00'"},
+     .no_return = {"'1970-01-01 00:00:00+00'", "'2038-01-19 03:14:08+00'", "'infinity'"}},
     {"timestamp(6)", NULL, TYPE_TIMESTAMPTZ, .fraction = 6,
      .exact = {"'1970-01-01 00:00:01.000001'", "'2024-02-29 12:00:00.5'",
                "'2038-01-19 03:14:07.999999'"},
-     .unfit = {"'0000-00-00 00:00:00'"}},
+     .unfit = {"'0000-00-00 00:00:00'"},
+     .no_return = {"'1969-12-31 23:59:59.999999+00'", "'2038-01-19 03:14:08.000000+00'"}},
     {"time(6)", NULL, TYPE_TIME, .fraction = 6,
      .exact = {"'00:00:00'", "'23:59:59.999999'", "'24:00:00'"},
      .unfit = {"'-00:00:00.000001'", "'838:59:59'"}},
@@ -205,6 +239,7 @@ static void judge(const struct direction *d, const struct sample *s, struct aren
 struct values {
     const char *exact[2 * VALUES_MAX + 1];
     const char *unfit[VALUES_MAX + 1];
+    const char *no_return[VALUES_MAX + 1];
 };
 
 static void append(const char **to, const char *const *from)
@@ -223,6 +258,8 @@ static struct values values_of(const struct direction *d, const struct sample *s
 
     append(v.exact, s->exact);
     append(any ? v.exact : v.unfit, s->unfit);
+    /* Between servers of one engine what does not pass one way does not pass the other way. */
+    append(v.no_return, is_native(d) ? v.unfit : s->no_return);
     return v;
 }
 
@@ -262,13 +299,14 @@ static void print_direction(const struct direction *d, struct arena *a)
                fidelity_name(v.back), v.condition ? v.condition : "");
     }
     printf("\nValues at the bounds:\n\n| type | arrive exactly, and come back | refused by `check`,"
-           " park the table in the stream |\n|---|---|---|\n");
+           " park the table in the stream | written on the target, park it on the way back |\n"
+           "|---|---|---|---|\n");
     for (size_t i = 0; i < d->n; i++) {
         struct values v = values_of(d, &d->samples[i]);
 
         if (!d->samples[i].why)
-            printf("| %s | %s | %s |\n", d->samples[i].declared, joined(a, v.exact),
-                   joined(a, v.unfit));
+            printf("| %s | %s | %s | %s |\n", d->samples[i].declared, joined(a, v.exact),
+                   joined(a, v.unfit), joined(a, v.no_return));
     }
 }
 
@@ -320,10 +358,11 @@ static json_t *directions_json(struct arena *a)
 
             judge(d, s, a, &to, &v);
             json_array_append_new(
-                types, json_pack("{s:s, s:s, s:s, s:s, s:s?, s:o, s:o}", "declared", s->declared,
-                                 "target_type", to.source_type, "forward", fidelity_name(v.forward),
-                                 "back", fidelity_name(v.back), "condition", v.condition, "exact",
-                                 texts(values.exact), "unfit", texts(values.unfit)));
+                types, json_pack("{s:s, s:s, s:s, s:s, s:s?, s:o, s:o, s:o}", "declared",
+                                 s->declared, "target_type", to.source_type, "forward",
+                                 fidelity_name(v.forward), "back", fidelity_name(v.back),
+                                 "condition", v.condition, "exact", texts(values.exact), "unfit",
+                                 texts(values.unfit), "no_return", texts(values.no_return)));
         }
         json_array_append_new(
             list, json_pack("{s:s, s:s, s:o}", "from", d->from, "to", d->to, "types", types));

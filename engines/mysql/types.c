@@ -39,7 +39,7 @@ static const struct rule {
     {TYPE_TIME, "time", NULL, "00:00:00 to 24:00:00"},
     {TYPE_TIMESTAMP, "datetime", YEARS, NO_ZERO},
     {TYPE_TIMESTAMPTZ, "datetime", YEARS " (kept in UTC)", NO_ZERO},
-    {TYPE_UUID, "char(36)", NULL, "a UUID in lower case, with its dashes"},
+    {TYPE_UUID, "char(36)", NULL, "a UUID with its dashes (kept in lower case)"},
     {TYPE_JSON, "longtext", NULL, "what PostgreSQL, too, reads as JSON"},
     {TYPE_ENUM, "enum", NULL, "no value outside of the list (MySQL's 0, '')"},
 };

@@ -323,7 +323,7 @@ bool pg_statement_of(struct pg_statement *st, const struct change *c)
 {
     struct change there = change_there(c);
 
-    if (c->op == OP_TRUNCATE || identity_unsure(&there))
+    if (c->op == OP_TRUNCATE || identity_unsure(&there) || (c->after && pg_form_is_open(c->table)))
         return false;
     build(st, &there, false);
     return true;
@@ -432,13 +432,16 @@ int pg_change_failed(const struct change *c, struct err *e)
 int pg_apply_row(struct db *base, const struct change *c, uint64_t *affected, struct err *e)
 {
     struct pg_db *db = pg_db_from(base);
-    int rc;
+    int rc = 0;
 
     *affected = 0;
     if (c->op == OP_TRUNCATE)
         return err_set(e, ERR_BUG, "a TRUNCATE is not a change of a row");
     if (pg_apply_defer(db, e) < 0)
         return -1;
-    rc = run_change(db, c, affected, e);
+    if (c->after)
+        rc = pg_form_check(db, c->table, (const struct row *const *)&c->after, 1, e);
+    if (rc == 0)
+        rc = run_change(db, c, affected, e);
     return rc < 0 ? pg_change_failed(c, e) : 0;
 }
