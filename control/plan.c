@@ -222,6 +222,13 @@ int steps_store(struct db *db, const struct schema_steps *steps, struct err *e)
     return status;
 }
 
+static bool is_done(const struct fact *fact)
+{
+    const char *state = fact_text(fact->body, "state");
+
+    return state && strcmp(state, step_state_names[STEP_DONE]) == 0;
+}
+
 static int step_parse(const struct fact *fact, struct arena *a, struct step *out, struct err *e)
 {
     const char *state = fact_text(fact->body, "state");
@@ -258,8 +265,12 @@ int steps_load(struct db *db, struct arena *a, struct step_list *out, struct err
     if (db->engine->fact_scan(db, "step", "", &facts, &n, e) < 0)
         return err_wrap(e, "reading the schema steps");
     out->v = arena_zalloc(a, (n + 1) * sizeof(*out->v));
-    for (size_t i = 0; status == 0 && i < n; i++)
-        status = step_parse(&facts[i], a, &out->v[out->n++], e);
+    for (size_t i = 0; status == 0 && i < n; i++) {
+        if (is_done(&facts[i]))
+            out->done++;
+        else
+            status = step_parse(&facts[i], a, &out->v[out->n++], e);
+    }
     facts_release(facts, n);
     return status;
 }

@@ -33,7 +33,8 @@ struct step {
 };
 struct step_list {
     size_t n;
-    struct step *v; /* by phase, then order */
+    struct step *v; /* those that are not done, by phase, then order */
+    size_t done;
 };
 
 /* Writes all steps as planned, replacing earlier ones. In a transaction. */

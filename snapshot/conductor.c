@@ -277,7 +277,6 @@ static int phase_planned(struct conductor *c, struct arena *a, struct err *e)
 {
     struct table_list tables;
     struct stream_fact stream;
-    struct position past;
     bool *loaded;
     size_t nloaded;
     int status;
@@ -289,7 +288,7 @@ static int phase_planned(struct conductor *c, struct arena *a, struct err *e)
         status = load_replans(c, &tables, e);
     if (status)
         return status;
-    if (load_progress(c, &tables, a, &loaded, &nloaded, &past, e) < 0)
+    if (load_progress(c, &tables, a, &loaded, &nloaded, e) < 0)
         return -1;
     status = steps_advance(c, SCHEMA_KEY, &tables, loaded, e);
     if (status <= 0 || nloaded < tables.n)
@@ -324,28 +323,33 @@ static int applied_everywhere(struct conductor *c, struct arena *a, struct posit
     return 1;
 }
 
+/* Is apply past the highest cut? 1, 0, -1. First where apply stands, then the cuts: every key that
+ * it has read again up to there is in the ledger by then, with a cut that lies higher than those
+ * before. */
+static int past_all_cuts(struct conductor *c, struct position applied, struct arena *a,
+                         struct err *e)
+{
+    if (position_cmp(applied, c->past) < 0)
+        return 0;
+    if (load_past(c, a, &c->past, e) < 0)
+        return -1;
+    return position_cmp(applied, c->past) >= 0;
+}
+
 static int phase_loaded(struct conductor *c, struct arena *a, struct err *e)
 {
-    struct table_list tables;
     struct position applied = {0, 0};
-    struct position past;
-    bool *loaded;
-    size_t nloaded;
-    int found;
+    int found = load_recopies(c, e);
+    int past = 0;
 
-    if (shapes_load(c->target, a, &tables, e) < 0)
-        return -1;
-    found = load_recopies(c, &tables, e);
     if (found)
         return found;
-    /* First where apply stands, then the cuts: every key that it has read again up to there is in
-     * the ledger by then, with a cut that lies higher than those before. */
     found = applied_everywhere(c, a, &applied, e);
-    if (found < 0)
+    if (found > 0)
+        past = past_all_cuts(c, applied, a, e);
+    if (found < 0 || past < 0)
         return -1;
-    if (load_progress(c, &tables, a, &loaded, &nloaded, &past, e) < 0)
-        return -1;
-    if (found == 0 || position_cmp(applied, past) < 0) {
+    if (!past) {
         /* An idle source says nothing by itself for half a minute: a marker makes the stream pass.
          */
         if (found > 0 && !c->marked && c->source->engine->mark(c->source, "overlap", e) < 0)
@@ -361,13 +365,12 @@ static int phase_overlap(struct conductor *c, struct arena *a, struct err *e)
     static const enum schema_phase order[] = {SCHEMA_UNIQUE, SCHEMA_FOREIGN, SCHEMA_POST,
                                               SCHEMA_ANALYZE};
     struct table_list tables;
-    int status;
+    int status = load_recopies(c, e);
 
-    if (shapes_load(c->target, a, &tables, e) < 0)
-        return -1;
-    status = load_recopies(c, &tables, e);
     if (status)
         return status;
+    if (shapes_load(c->target, a, &tables, e) < 0)
+        return -1;
     for (size_t i = 0; i < sizeof(order) / sizeof(order[0]); i++) {
         status = steps_advance(c, order[i], &tables, NULL, e);
         if (status < 0)
@@ -381,12 +384,9 @@ static int phase_overlap(struct conductor *c, struct arena *a, struct err *e)
 
 static int phase_done(struct conductor *c, struct arena *a, struct err *e)
 {
-    struct table_list tables;
-    int status;
+    int status = load_recopies(c, e);
 
-    if (shapes_load(c->target, a, &tables, e) < 0)
-        return -1;
-    status = load_recopies(c, &tables, e);
+    (void)a;
     return status ? status : STEP_FINISHED;
 }
 

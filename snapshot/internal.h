@@ -10,11 +10,12 @@ struct conductor {
     const struct migration *m;
     struct db *target;
     struct db *source;
-    struct db *schema; /* DB_SCHEMA, while a step runs */
-    struct db *holder; /* of the common snapshot; NULL: gone, or not needed any more */
-    bool marked;       /* the stream has been told to pass the highest cut */
-    bool settled;      /* leftovers of dead processes have been looked for */
-    int64_t turn;      /* 0: not taken */
+    struct db *schema;    /* DB_SCHEMA, while a step runs */
+    struct db *holder;    /* of the common snapshot; NULL: gone, or not needed any more */
+    bool marked;          /* the stream has been told to pass the highest cut */
+    bool settled;         /* leftovers of dead processes have been looked for */
+    int64_t turn;         /* 0: not taken */
+    struct position past; /* behind every cut that was seen; later ones lie higher */
 };
 
 /* Begins a transaction on the target that a conductor who woke up late cannot commit. */
@@ -45,10 +46,14 @@ int load_plan(struct conductor *c, const struct table *t, bool again, struct err
 int load_without_common(struct conductor *c, const struct table_list *tables, struct err *e);
 /* Obeys "replan/<table>" of workers: the table was rewritten under the common cut. 1 did, 0, -1. */
 int load_replans(struct conductor *c, const struct table_list *tables, struct err *e);
-/* Which tables have all their chunks; *past: behind every cut. */
+/* Which tables have all their chunks. */
 int load_progress(struct conductor *c, const struct table_list *tables, struct arena *a,
-                  bool **loaded, size_t *nloaded, struct position *past, struct err *e);
-/* Tables that were taken off the stream to be copied again. 1 planned one, 0 none, -1. */
-int load_recopies(struct conductor *c, const struct table_list *tables, struct err *e);
+                  bool **loaded, size_t *nloaded, struct err *e);
+/* *past: behind every cut. */
+int load_past(struct conductor *c, struct arena *a, struct position *past, struct err *e);
+/* Tables that were taken off the stream to be copied again. 1 planned one, 0 none, -1. Asked ten
+ * times a second for as long as the migration lives: without such a table it reads the lanes only.
+ */
+int load_recopies(struct conductor *c, struct err *e);
 
 #endif

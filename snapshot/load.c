@@ -132,11 +132,10 @@ int load_replans(struct conductor *c, const struct table_list *tables, struct er
 /* ---- progress ---- */
 
 int load_progress(struct conductor *c, const struct table_list *tables, struct arena *a,
-                  bool **loaded, size_t *nloaded, struct position *past, struct err *e)
+                  bool **loaded, size_t *nloaded, struct err *e)
 {
     *loaded = arena_zalloc(a, tables->n + 1);
     *nloaded = 0;
-    *past = (struct position){0, 0};
     for (size_t i = 0; i < tables->n; i++) {
         const char *label = arena_strdup(a, table_label(tables->v[i]));
         struct chunk_list chunks;
@@ -147,15 +146,25 @@ int load_progress(struct conductor *c, const struct table_list *tables, struct a
             ledger_load(c->target, label, a, &chunks, e) < 0)
             return -1;
         for (size_t j = 0; j < chunks.n; j++) {
-            if (chunks.v[j].state != CHUNK_DONE)
-                continue;
-            if (chunks.v[j].range.kind != RANGE_POINT)
+            if (chunks.v[j].state == CHUNK_DONE && chunks.v[j].range.kind != RANGE_POINT)
                 done++;
-            if (position_cmp(chunks.v[j].cut.past, *past) > 0)
-                *past = chunks.v[j].cut.past;
         }
         (*loaded)[i] = line.nchunks > 0 && done == line.nchunks;
         *nloaded += (*loaded)[i] ? 1 : 0;
+    }
+    return 0;
+}
+
+int load_past(struct conductor *c, struct arena *a, struct position *past, struct err *e)
+{
+    struct chunk_list chunks;
+
+    if (ledger_load(c->target, "", a, &chunks, e) < 0)
+        return -1;
+    *past = (struct position){0, 0};
+    for (size_t i = 0; i < chunks.n; i++) {
+        if (chunks.v[i].state == CHUNK_DONE && position_cmp(chunks.v[i].cut.past, *past) > 0)
+            *past = chunks.v[i].cut.past;
     }
     return 0;
 }
@@ -178,9 +187,29 @@ static int is_reshaping(struct conductor *c, const char *label, struct err *e)
     return found;
 }
 
-int load_recopies(struct conductor *c, const struct table_list *tables, struct err *e)
+/* 1: planned; 0: not to be planned now; -1. */
+static int recopy(struct conductor *c, const struct table *t, struct err *e)
 {
     struct arena a = ARENA_INIT;
+    const char *label = arena_strdup(&a, table_label(t));
+    struct table_fact line;
+    int status = table_fact_load(c->target, label, &a, &line, e);
+
+    if (status >= 0)
+        status = line.nchunks ? 1 : is_reshaping(c, label, e);
+    arena_release(&a);
+    if (status)
+        return status < 0 ? -1 : 0;
+    /* The new cut must see all that the lane had applied when it was taken off the stream. */
+    if (c->source->engine->settle(c->source, SETTLE_MS, e) < 0)
+        return -1;
+    return plan_table(c, t, true, true, e) < 0 ? -1 : 1;
+}
+
+int load_recopies(struct conductor *c, struct err *e)
+{
+    struct arena a = ARENA_INIT;
+    struct table_list tables = {0};
     struct lane_list lanes;
     int status = lanes_load(c->target, &a, &lanes, e);
 
@@ -190,27 +219,16 @@ int load_recopies(struct conductor *c, const struct table_list *tables, struct e
         c->holder->engine->close(c->holder);
     c->holder = NULL;
     for (size_t i = 0; status == 0 && i < lanes.n; i++) {
-        const struct table *t = table_list_find(tables, lanes.v[i].label);
-        struct table_fact line;
+        const struct table *t;
 
-        if (lanes.v[i].state != LANE_LOADING || !t)
+        if (lanes.v[i].state != LANE_LOADING)
             continue;
-        status = table_fact_load(c->target, lanes.v[i].label, &a, &line, e);
-        if (status < 0)
+        if (!tables.n && shapes_load(c->target, &a, &tables, e) < 0) {
+            status = -1;
             break;
-        status = line.nchunks ? 1 : is_reshaping(c, lanes.v[i].label, e);
-        if (status < 0)
-            break;
-        if (status > 0) {
-            status = 0;
-            continue;
         }
-        /* The new cut must see all that the lane had applied when it was taken off the stream. */
-        status = c->source->engine->settle(c->source, SETTLE_MS, e);
-        if (status == 0)
-            status = plan_table(c, t, true, true, e);
-        if (status == 0)
-            status = 1;
+        t = table_list_find(&tables, lanes.v[i].label);
+        status = t ? recopy(c, t, e) : 0;
     }
     arena_release(&a);
     return status;

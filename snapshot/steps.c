@@ -68,7 +68,7 @@ int steps_plan(struct conductor *c, const struct stream_fact *stream,
     struct step_list planned;
     int status = steps_load(c->target, &a, &planned, e);
 
-    if (status < 0 || planned.n)
+    if (status < 0 || planned.n || planned.done)
         goto out;
     status = copied ? steps_copied(c, stream, tables, &a, &steps, e)
                     : steps_converted(c, tables, &a, &steps, e);
@@ -97,7 +97,7 @@ int steps_recover(struct conductor *c, struct err *e)
 
     for (size_t i = 0; status == 0 && i < steps.n; i++)
         running += steps.v[i].state == STEP_RUNNING ? 1 : 0;
-    if (status == 0 && (running || !steps.n))
+    if (status == 0 && (running || (!steps.n && !steps.done)))
         status = c->target->engine->schema_settle(c->target, e);
     for (size_t i = 0; status == 0 && i < steps.n; i++) {
         if (steps.v[i].state != STEP_RUNNING)
@@ -148,7 +148,7 @@ static bool earlier_are_done(const struct step_list *steps, const struct step *s
             !other->s.table || !step->s.table || strcmp(other->s.table, step->s.table) == 0;
 
         if (other->s.phase == step->s.phase && other->s.order < step->s.order &&
-            (same_table || step->s.order >= SCHEMA_ORDER_BARRIER) && other->state != STEP_DONE)
+            (same_table || step->s.order >= SCHEMA_ORDER_BARRIER))
             return false;
     }
     return true;
@@ -165,7 +165,7 @@ int steps_advance(struct conductor *c, enum schema_phase phase, const struct tab
     for (size_t i = 0; status == 0 && i < steps.n; i++) {
         struct step *step = &steps.v[i];
 
-        if (step->s.phase != phase || step->state == STEP_DONE)
+        if (step->s.phase != phase)
             continue;
         left++;
         if (step->state == STEP_PLANNED && rows_are_there(step, tables, loaded) &&
