@@ -15,7 +15,9 @@ static const struct cli_option status_options[] = {
     {"watch", NULL, "draw again every other second, until stopped"}, END};
 static const struct cli_option cutover_options[] = {
     {"dry-run", NULL, "print the road and how its guards stand; changes nothing"},
-    {"max-pause", "5s", "the longest that writes are held; then everything is undone"},
+    {"rehearse", NULL,
+     "everything but the fence on the side that closes, then back; predicts the pause"},
+    {"max-pause", "5s", "the longest that writes are held; refused if more is predicted"},
     END};
 static const struct cli_option finish_options[] = {
     {"abandon", NULL, "give the migration up, wherever it stands; the target keeps its rows"}, END};

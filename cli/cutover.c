@@ -40,35 +40,65 @@ static void say_line(void *ctx, const char *line)
     json_array_append_new(lines, json_string(line));
 }
 
-/* Written whole or not at all. A record that cannot be written is no reason to fail: the same is
- * in the state row. */
-static void write_record(struct cli *c, const char *folder, const char *migration,
-                         const json_t *record)
+static void print_line(const char *line, void *ctx)
 {
-    const char *command = c->command->name;
-    char path[PATH_MAX_SIZE + 60];
-    char fresh[PATH_MAX_SIZE + 80];
-
-    if (json_array_size(json_object_get(record, "steps")) == 0)
-        return;
-    snprintf(path, sizeof(path), "%s/%s-%s.json", folder, command, migration);
-    snprintf(fresh, sizeof(fresh), "%s.%d", path, (int)getpid());
-    if (json_dump_file(record, fresh, JSON_INDENT(2) | JSON_SORT_KEYS) != 0 ||
-        rename(fresh, path) != 0) {
-        unlink(fresh);
-        cli_say(c, "the record %s could not be written: %s", path, strerror(errno));
-        return;
-    }
-    cli_put(c, "record", json_string(path));
+    fprintf(ctx, "%s\n", line);
 }
 
-static void tell(struct cli *c, const json_t *record, bool back)
+static int dump_json(const json_t *record, FILE *out)
 {
-    static const char *const members[] = {"state", "direction", "position", "pause_ms",
-                                          "hook",  "sequences", "way_back", "way_back_refused"};
-    const char *position = json_string_value(json_object_get(record, "position"));
-    const char *hook = json_string_value(json_object_get(record, "hook"));
-    const json_t *pause = json_object_get(record, "pause_ms");
+    return json_dumpf(record, out, JSON_INDENT(2) | JSON_SORT_KEYS);
+}
+
+static int dump_page(const json_t *record, FILE *out)
+{
+    cutover_print_record(record, print_line, out);
+    return 0;
+}
+
+/* Written whole or not at all. A record that cannot be written is no reason to fail: the same is
+ * in the state row. False: it could not be. */
+static bool write_file(struct cli *c, const char *path, const json_t *record,
+                       int (*dump)(const json_t *record, FILE *out))
+{
+    char fresh[PATH_MAX_SIZE + 100];
+    bool written;
+    FILE *out;
+
+    snprintf(fresh, sizeof(fresh), "%s.%d", path, (int)getpid());
+    out = fopen(fresh, "w");
+    written = out && dump(record, out) == 0 && !ferror(out);
+    if (out && fclose(out) != 0)
+        written = false;
+    if (written && rename(fresh, path) == 0)
+        return true;
+    cli_say(c, "the record %s could not be written: %s", path, strerror(errno));
+    unlink(fresh);
+    return false;
+}
+
+/* Of a switch that was begun, or is made already. */
+static void write_record(struct cli *c, const struct cutover_request *r, const json_t *record,
+                         bool over)
+{
+    const char *name = r->rehearse ? "rehearsal" : c->command->name;
+    char path[PATH_MAX_SIZE + 60];
+
+    if (!json_is_true(json_object_get(record, "conducted")) && !over)
+        return;
+    snprintf(path, sizeof(path), "%s/%s-%s.json", r->folder, name, r->m->name);
+    if (write_file(c, path, record, dump_json))
+        cli_put(c, "record", json_string(path));
+    snprintf(path, sizeof(path), "%s/%s-%s.md", r->folder, name, r->m->name);
+    if (write_file(c, path, record, dump_page))
+        cli_put(c, "page", json_string(path));
+}
+
+static void put_members(struct cli *c, const json_t *record)
+{
+    static const char *const members[] = {
+        "state", "direction", "position", "pause_ms",         "predicted",
+        "hook",  "sequences", "way_back", "way_back_refused", "steps"};
 
     for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++) {
         json_t *value = json_object_get(record, members[i]);
@@ -76,11 +106,29 @@ static void tell(struct cli *c, const json_t *record, bool back)
         if (value)
             cli_put(c, members[i], json_incref(value));
     }
+}
+
+static void say_pause(struct cli *c, const json_t *record)
+{
+    const json_t *pause = json_object_get(record, "pause_ms");
+    char predicted[100];
+    bool known = cutover_predicted_text(record, predicted, sizeof(predicted));
+
+    if (pause)
+        cli_say(c, "writes were held for %lld ms%s%s", (long long)json_integer_value(pause),
+                known ? "; predicted were " : "", known ? predicted : "");
+}
+
+static void tell(struct cli *c, const json_t *record, bool back)
+{
+    const char *position = json_string_value(json_object_get(record, "position"));
+    const char *hook = json_string_value(json_object_get(record, "hook"));
+
+    put_members(c, record);
     cli_say(c, "switched: the %s takes writes, the %s is sealed (at %s)",
             back ? "source" : "target", back ? "target" : "source",
             position ? position : "a position that is not known");
-    if (pause)
-        cli_say(c, "writes were held for %lld ms", (long long)json_integer_value(pause));
+    say_pause(c, record);
     if (!hook || strcmp(hook, "none") == 0)
         cli_say(c, "no on_switch hook is configured: move the traffic yourself");
     if (back)
@@ -131,8 +179,7 @@ static int dry_run(struct cli *c, const struct cutover_request *r, struct err *e
     return ready ? EXIT_DONE : EXIT_REFUSED;
 }
 
-static int conduct(struct cli *c, const struct context *x, const struct cutover_request *r,
-                   struct err *e)
+static int conduct(struct cli *c, const struct cutover_request *r, struct err *e)
 {
     json_t *record = NULL;
     int rc;
@@ -140,13 +187,57 @@ static int conduct(struct cli *c, const struct context *x, const struct cutover_
     if (confirm(c, r, e) < 0)
         return -1;
     rc = cutover_run(r, &record, e);
-    write_record(c, r->folder, x->m.name, record);
-    if (rc == 0)
+    write_record(c, r, record, rc == 0);
+    if (rc == 0) {
         tell(c, record, r->back);
-    else
+    } else {
         cli_put(c, "state", json_incref(json_object_get(record, "state")));
+        cli_put(c, "predicted", json_incref(json_object_get(record, "predicted")));
+    }
     json_decref(record);
     return rc < 0 ? -1 : EXIT_DONE;
+}
+
+/* Refused, if a switch would be. */
+static int rehearse(struct cli *c, const struct cutover_request *r, struct err *e)
+{
+    const char *command = c->command->name;
+    json_t *record = NULL;
+    const json_t *predicted;
+    char text[100];
+    bool fits;
+    int rc;
+
+    rc = cutover_run(r, &record, e);
+    write_record(c, r, record, false);
+    put_members(c, record);
+    predicted = json_object_get(record, "predicted");
+    fits = fact_int(predicted, "high_ms", INT64_MAX) <= r->max_pause_ms;
+    if (rc == 0) {
+        cutover_predicted_text(record, text, sizeof(text));
+        cli_say(c, "rehearsed: the pause would be %s; nothing was refused, all is as it was", text);
+        cli_put(c, "fits", json_boolean(fits));
+        if (fits)
+            cli_next(c, "lockstep %s", command);
+        else
+            cli_next(c,
+                     "a %s would be refused: --max-pause is %d ms; the record tells what the "
+                     "pause is made of",
+                     command, r->max_pause_ms);
+    }
+    json_decref(record);
+    return rc < 0 ? -1 : fits ? EXIT_DONE : EXIT_REFUSED;
+}
+
+static int run(struct cli *c, const struct cutover_request *r, struct err *e)
+{
+    bool dry = cli_option(c, "dry-run") != NULL;
+
+    if (dry && r->rehearse)
+        return err_set(e, ERR_CONFIG, "--dry-run and --rehearse do not go together");
+    if (dry)
+        return dry_run(c, r, e);
+    return r->rehearse ? rehearse(c, r, e) : conduct(c, r, e);
 }
 
 static int command_switch(struct cli *c, bool back, struct err *e)
@@ -168,13 +259,14 @@ static int command_switch(struct cli *c, bool back, struct err *e)
     r.m = &x.m;
     r.max_pause_ms = x.config.cutover.max_pause_ms;
     r.lease_ms = x.config.cutover.lease_ms;
+    r.rehearse = cli_option(c, "rehearse") != NULL;
     r.on_switch = x.config.cutover.on_switch;
     r.source = config_uri_redact(&a, x.config.source);
     r.target = config_uri_redact(&a, x.config.target);
     r.holder_is_dead = holder_is_dead;
     folder_of_file(x.config.file, folder, sizeof(folder));
     r.folder = folder;
-    rc = cli_option(c, "dry-run") ? dry_run(c, &r, e) : conduct(c, &x, &r, e);
+    rc = run(c, &r, e);
 out:
     arena_release(&a);
     context_close(&x);

@@ -19,11 +19,16 @@
  * that it opens; a coordinator takes both, so that the directions cannot be gone at once, and of
  * two rows that say `switched` the one of the higher epoch tells which side lives (row.c).
  *
+ * A rehearsal (rehearse.c) walks the same steps but for the fence of the closing side, and leaves
+ * things as they were.
+ *
  * For tests only: the environment variable LOCKSTEP_TEST_KILL="settled:before" ends the process
  * with SIGKILL when the intent for that state is recorded and its step is about to begin; ":after"
  * when the step is done and its completion is not recorded yet. "closed:sealed" lies between the
  * seal and the second marker, "undo:before" and "undo:after" around an undo,
- * "switched:opened" between the lift and the hook. LOCKSTEP_TEST_STOP sends SIGSTOP instead.
+ * "switched:opened" between the lift and the hook, "rehearsed:before" and "rehearsed:after" around
+ * the end of a rehearsal, which takes the preparation back. LOCKSTEP_TEST_STOP sends SIGSTOP
+ * instead.
  */
 #ifndef LOCKSTEP_CUTOVER_CUTOVER_H
 #define LOCKSTEP_CUTOVER_CUTOVER_H
@@ -91,7 +96,9 @@ struct cutover_request {
     const char *folder;    /* where on_switch runs; NULL: here */
     const char *source;    /* both URIs without passwords, for the hook and the record */
     const char *target;
-    bool threads; /* renew the lease from a thread of its own; false (simulation): in the steps */
+    bool rehearse; /* everything but the fence of the closing side, then back to how it was */
+    int rounds;    /* of measuring, for the prediction; 0: as many as are good */
+    bool threads;  /* renew the lease from a thread of its own; false (simulation): in the steps */
     /* Is the process behind this lease holder certainly dead? NULL: never known. */
     bool (*holder_is_dead)(const char *holder);
     /* Tells how far it is; may be NULL. */
@@ -101,15 +108,22 @@ struct cutover_request {
 
 /* Connects nothing yet. The request must outlive it. */
 struct cutover *cutover_open(const struct cutover_request *r);
-/* 1: at the end (switched); 0: call again soon (within 5 ms, the pause depends on it); -1: it
- * failed, and was undone if it could be: the message says what stood in the way and how things
- * stand. After 1 or -1 it must only be closed. ERR_REFUSED: a guard refused. */
+/* 1: at the end (switched, or rehearsed); 0: call again soon (within 5 ms, the pause depends on
+ * it); -1: it failed, and was undone if it could be: the message says what stood in the way and how
+ * things stand. After 1 or -1 it must only be closed. ERR_REFUSED: a guard refused. */
 int cutover_step(struct cutover *c, struct err *e);
 /* What is known of it (positions, sequences, durations): a new reference, for the record file. */
 json_t *cutover_record(const struct cutover *c);
 void cutover_close(struct cutover *c);
 
-/* Steps to the end. *record may be NULL, else it receives cutover_record(), also with -1. */
+/* Of a record: "120 ms (90 to 310)". False: it has no prediction. */
+bool cutover_predicted_text(const json_t *record, char *out, size_t size);
+/* The record as a page (Markdown) for people, line by line. */
+void cutover_print_record(const json_t *record, void (*emit)(const char *line, void *ctx),
+                          void *ctx);
+
+/* Steps to the end. *record may be NULL, else it receives cutover_record(), also with -1, and then
+ * with what failed in it. */
 int cutover_run(const struct cutover_request *r, json_t **record, struct err *e);
 
 /* Has the switch in this direction been made, so that cutover_run would change nothing? ERR_REFUSED

@@ -22,7 +22,6 @@
 #include <string.h>
 
 #define OWN_LEASE_MS 10000
-#define POLL_MS 2
 #define UNDO_MS 15000
 #define UNDO_STOP_MS 3000 /* when asked to stop */
 #define UNDO_PAUSE_MS 100
@@ -105,6 +104,8 @@ void disconnect_sides(struct cutover *c)
 
 static const char *verb(const struct cutover *c)
 {
+    if (c->r->rehearse)
+        return c->r->back ? "rollback --rehearse" : "cutover --rehearse";
     return c->r->back ? "rollback" : "cutover";
 }
 
@@ -221,25 +222,34 @@ static int begin(struct cutover *c, struct err *e)
     if (load_rows(c, e) < 0)
         return -1;
     c->begun = true;
-    if (is_over(c))
+    if (is_over(c) && !c->r->rehearse)
         return 0;
-    if (take_lease(c, e) < 0 || load_rows(c, e) < 0)
+    if (take_lease(c, e) < 0 || load_rows(c, e) < 0 || clock_begin(c, e) < 0 ||
+        (c->r->rehearse && rehearsal_allowed(c, e) < 0))
         return -1;
     if (c->state < CUTOVER_CLOSED) {
         /* A refusal changes nothing: what must hold for the first step is asked before that. */
-        note(c, "steps", json_array());
+        notes_begin(c);
         if (c->state <= CUTOVER_PREPARED && !state_going(c) &&
             checks_demand(c, cutover_rows[0].guard, e) < 0)
             return -1;
     }
+    c->taken = true;
     if (take_row(c, e) < 0 || recover(c, e) < 0)
         return -1;
+    c->was = c->state;
     return renewer_start(c, e);
 }
 
 /* ---- undo ---- */
 
 enum undo_road { UNDO_BACK, UNDO_FORWARD, UNDO_LOST, UNDO_UNKNOWN };
+
+/* What a rehearsal has begun is a preparation, also while it is taken back. */
+static const char *undo_intent(const struct cutover *c)
+{
+    return c->r->rehearse ? "prepared" : "undo";
+}
 
 /* May we take back? Records the intent, which also settles whether `closed` was written. */
 static enum undo_road undo_claim(struct cutover *c)
@@ -264,7 +274,7 @@ static enum undo_road undo_claim(struct cutover *c)
         json_decref(notes);
         if (loaded && c->state >= CUTOVER_CLOSED)
             return UNDO_FORWARD;
-        if (loaded && state_set(c, c->state, "undo", &e) == 0)
+        if (loaded && state_set(c, c->state, undo_intent(c), &e) == 0)
             return UNDO_BACK;
         if (mono_ms() - from > (stop_requested() ? UNDO_STOP_MS : UNDO_MS))
             return c->closing_tried ? UNDO_UNKNOWN : UNDO_BACK;
@@ -365,10 +375,18 @@ static int forward_again(struct cutover *c, struct err *e)
     return -1;
 }
 
+/* Where an undo leads to: a preparation that failed is taken back, else what was prepared stays. */
+static enum cutover_state undo_leads_to(const struct cutover *c)
+{
+    if (c->r->rehearse)
+        return c->was;
+    return c->row->to == CUTOVER_PREPARED ? CUTOVER_NONE : CUTOVER_PREPARED;
+}
+
 /* The step at hand failed with *e. 0: the road goes forward after all; -1. */
 static int fail(struct cutover *c, struct err *e)
 {
-    enum cutover_state to = c->row->to == CUTOVER_PREPARED ? CUTOVER_NONE : CUTOVER_PREPARED;
+    enum cutover_state to = undo_leads_to(c);
     struct err undo = {0};
     int64_t held;
 
@@ -408,20 +426,10 @@ static int fail(struct cutover *c, struct err *e)
 
 /* ---- forward ---- */
 
-static void note_step(struct cutover *c)
-{
-    json_t *steps = json_object_get(c->body, "steps");
-
-    if (!json_is_array(steps)) {
-        note(c, "steps", json_array());
-        steps = json_object_get(c->body, "steps");
-    }
-    json_array_append_new(steps, json_pack("{s:s, s:I}", "state", cutover_state_name(c->row->to),
-                                           "took_ms", (json_int_t)(mono_ms() - c->began_ms)));
-}
-
 static const struct cutover_row *next_row(const struct cutover *c)
 {
+    if (c->r->rehearse)
+        return &rehearsal_row;
     /* Prepared by an earlier call, which may be long ago. */
     if (c->state == CUTOVER_PREPARED && !c->prepared)
         return &cutover_rows[0];
@@ -448,12 +456,28 @@ static int enter(struct cutover *c, struct err *e)
     return 0;
 }
 
+/* As it was found. That the row is still ours is asked first, as before any undo. */
+static int end_rehearsal(struct cutover *c, struct err *e)
+{
+    test_point("rehearsed", "before");
+    if (state_set(c, c->state, undo_intent(c), e) < 0 || undo_rows(c, c->was, e) < 0)
+        return -1;
+    test_point("rehearsed", "after");
+    c->row = NULL;
+    c->rehearsed = true;
+    return 0;
+}
+
 static int complete(struct cutover *c, struct err *e)
 {
     const struct cutover_row *row = c->row;
 
     test_point(cutover_state_name(row->to), "after");
-    note_step(c);
+    if (c->r->rehearse)
+        return end_rehearsal(c, e);
+    note_step(c, cutover_state_name(row->to), mono_ms() - c->began_ms);
+    if (row->to == CUTOVER_SWITCHED)
+        note_time(c, "ended_at");
     if (row->to == CUTOVER_CLOSED) {
         if (checks_demand(c, CHECK_IN_TIME, e) < 0)
             return -1;
@@ -504,7 +528,7 @@ int cutover_step(struct cutover *c, struct err *e)
             return -1;
         return is_over(c) ? 1 : 0;
     }
-    if (is_over(c))
+    if (is_over(c) || c->rehearsed)
         return 1;
     if (forward(c, e) < 0) {
         if (!c->row || fail(c, e) < 0)
@@ -512,6 +536,8 @@ int cutover_step(struct cutover *c, struct err *e)
         err_clear(e);
         return 0;
     }
+    if (c->rehearsed)
+        return 1;
     return c->state == CUTOVER_SWITCHED && !c->row ? at_end(c, e) : 0;
 }
 
@@ -533,20 +559,6 @@ struct cutover *cutover_open(const struct cutover_request *r)
                             .opening = c->m->target};
     c->body = json_object();
     return c;
-}
-
-json_t *cutover_record(const struct cutover *c)
-{
-    json_t *out = json_deep_copy(c->body);
-
-    json_object_set_new(out, "migration", json_string(c->r->m->name));
-    json_object_set_new(out, "direction", json_string(c->road.direction));
-    json_object_set_new(out, "state", json_string(cutover_state_name(c->state)));
-    if (c->r->source)
-        json_object_set_new(out, "source", json_string(c->r->source));
-    if (c->r->target)
-        json_object_set_new(out, "target", json_string(c->r->target));
-    return out;
 }
 
 void cutover_close(struct cutover *c)
@@ -586,8 +598,13 @@ int cutover_run(const struct cutover_request *r, json_t **record, struct err *e)
 
     while ((rc = cutover_step(c, e)) == 0)
         nap_ms(POLL_MS);
-    if (record)
+    if (record) {
         *record = cutover_record(c);
+        if (rc < 0)
+            json_object_set_new(*record, "failed", json_string(e->msg));
+        if (rc < 0 && e->hint[0])
+            json_object_set_new(*record, "remedy", json_string(e->hint));
+    }
     cutover_close(c);
     return rc < 0 ? -1 : 0;
 }

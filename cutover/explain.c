@@ -38,6 +38,16 @@ static int explain_row(struct cutover *c, const struct cutover_row *row, bool *r
     return explain_checks(c, row->guard, row->from == CUTOVER_NONE, ready, e);
 }
 
+/* That of the last rehearsal, or of the last attempt. */
+static void explain_prediction(struct cutover *c)
+{
+    const char *at = fact_text(json_object_get(c->body, "predicted"), "at");
+    char text[100];
+
+    if (cutover_predicted_text(c->body, text, sizeof(text)))
+        say(c, "last prediction of the pause: %s%s%s", text, at ? ", at " : "", at ? at : "");
+}
+
 int cutover_explain(const struct cutover_request *r, bool *ready, struct err *e)
 {
     struct cutover *c = cutover_open(r);
@@ -62,6 +72,7 @@ int cutover_explain(const struct cutover_request *r, bool *ready, struct err *e)
     if (state_load(c, e) < 0 || other_load(c, e) < 0 || other_resolve(c, e) < 0)
         goto out;
     say(c, "state: %s", cutover_state_name(c->state));
+    explain_prediction(c);
     for (size_t i = 0; i < cutover_row_count; i++) {
         if (explain_row(c, &cutover_rows[i], ready, e) < 0)
             goto out;
@@ -116,6 +127,41 @@ static const char *const page_head[] = {
 };
 static const char *const page_tail[] = {
     "",
+    "## The pause, predicted",
+    "",
+    "`prepared` measures, while the applications still write, everything that the pause is made "
+    "of, five times over: a marker from one side to the other (the pause has two), reading and "
+    "setting the sequences (two), moving the fence (two on the side that closes, one on the side "
+    "that opens), waiting for the transactions that write (two), recording the steps (eight), "
+    "asking the guards (three). The parts' smallest, median and largest samples add up to what is "
+    "told: `the pause is predicted at 120 ms (90 to 310)`. The high end also allows for a "
+    "transaction that runs until it is ended (100 ms), and for samples being whole milliseconds. "
+    "What nobody may end, an undecided prepared transaction, cannot be foreseen.",
+    "",
+    "If the high end is above `--max-pause` (`cutover.max_pause`), the cutover is refused (exit "
+    "4), with the largest part and what helps against it, after ten rounds of which the last five "
+    "count; what was prepared is taken back and nobody was refused a write. `--dry-run` prints the "
+    "last prediction, the record tells prediction and pause side by side.",
+    "",
+    "## The rehearsal",
+    "",
+    "`lockstep cutover --rehearse` (and `rollback --rehearse`) does everything but the fence on "
+    "the side that closes, with the same code: the guards, `prepared` with the way back, a marker "
+    "and its drain, the sequences, a second marker, drain and sequences. Nobody is refused a "
+    "write, the side that opens is not opened, the hook is not run. Its result is the predicted "
+    "pause and how long each step took; exit 4 if a cutover would be refused for `--max-pause`. "
+    "On the side that closes it writes markers, and, if there is no way back yet, the facts of "
+    "one into lockstep's own schema; no trigger is installed there. Since no fence is, the time of "
+    "moving it is taken from the side that opens, and the wait for writers from all that write on "
+    "the server.",
+    "",
+    "Afterwards things are as they were: the state, the seal of the side that opens, the way back "
+    "(its sequences stay set ahead, as the next cutover sets them anyway). Meant for a scratch "
+    "target: a second configuration with another `migration:` name whose target is a scratch "
+    "server, loaded by its own `lockstep run`. It is safe against the real one too. A rehearsal "
+    "that was killed leaves what a preparation leaves; the next `cutover`, `rollback` or "
+    "`--rehearse` goes on from there.",
+    "",
     "## The hook",
     "",
     "`cutover.on_switch` is run by `/bin/sh` in the folder of the configuration, when the target "
@@ -129,10 +175,12 @@ static const char *const page_tail[] = {
     "",
     "## The record",
     "",
-    "`cutover-<migration>.json` (or `rollback-…`) beside the configuration: position, sequence "
-    "values, whom the "
-    "fence "
-    "waited for, the duration of each step and of the pause; after a failure why it was undone.",
+    "`cutover-<migration>.json` beside the configuration (`rollback-…`, `rehearsal-…`), and the "
+    "same as a page to read, `cutover-<migration>.md`: when what happened (by the clock of the "
+    "side that opens), position, epoch, the duration of each step, the pause as it was predicted "
+    "and as it was, whom the fence waited for, sequences with their values before and after, how "
+    "much was carried, the way back, the hook's result; after a failure why it was undone. Neither "
+    "holds a password.",
 };
 
 void cutover_print_page(void (*emit)(const char *line, void *ctx), void *ctx)

@@ -10,6 +10,11 @@
 #include <pthread.h>
 #include <stdarg.h>
 
+/* How long a writer that the fence met may go on before its session is ended. */
+#define GRACE_MS 100
+/* As a coordinator waits between two steps; the prediction counts it in. */
+#define POLL_MS 2
+
 /* Which way: the same table serves the way back with the ends exchanged. */
 struct road {
     const char *direction; /* the state row's key, and what the hook is told */
@@ -30,6 +35,36 @@ struct other_row {
 struct marker {
     char token[TOKEN_MAX];
     struct position beyond; /* a frontier that lies behind the marker */
+};
+
+/* What the pause is made of; predict.c tells of each how often. A round takes them in this order.
+ */
+enum pause_part {
+    PART_GUARDS,
+    PART_RECORD,
+    PART_OPEN,
+    PART_FENCE,
+    PART_SEQUENCES,
+    PART_WRITERS,
+    PART_DRAIN,
+    PART_REST,
+    PARTS
+};
+#define PREDICT_ROUNDS 5
+
+struct spread {
+    int64_t low;
+    int64_t expected;
+    int64_t high;
+};
+
+/* The rounds of measuring, in `prepared`. */
+struct predict {
+    int rounds;  /* that are over */
+    bool marked; /* one is waiting for its marker */
+    int64_t marked_ms;
+    int64_t left_ms; /* when the step that set the marker was left; 0: it is known how long for */
+    int64_t ms[PARTS][PREDICT_ROUNDS]; /* the last ones */
 };
 
 /* Keeps the fence's lease and the coordinator's alive (renew.c). */
@@ -60,7 +95,9 @@ struct cutover {
     struct arena arena;
     struct table_list tables;
     bool begun;
-    bool leased; /* we hold the coordinator's lease */
+    bool leased;            /* we hold the coordinator's lease */
+    bool taken;             /* and the row: something may have been changed */
+    int64_t clock_ahead_ms; /* of mono_ms: the opening side's clock */
 
     /* the state row */
     int64_t version;
@@ -78,10 +115,15 @@ struct cutover {
     int turn_stage;                /* the same of turn_prepare */
     int64_t turn_ms;
     struct marker turn_marker;
-    int64_t stage_ms;
     int64_t began_ms;
     struct marker marker;
-    int probes;
+    struct predict predict;
+
+    /* a rehearsal */
+    enum cutover_state was; /* as it was found */
+    int leg;
+    int64_t leg_ms; /* its begin; 0: it has not begun */
+    bool rehearsed; /* it is over */
 
     /* the pause */
     bool flipped;
@@ -101,9 +143,6 @@ int state_take(struct cutover *c, struct err *e);
 /* state (by a legal pair) and going (the state aimed at, "undo", or NULL). ERR_FENCED: another
  * coordinator took over. ERR_RETRY, ERR_UNKNOWN: the outcome is not known. */
 int state_set(struct cutover *c, enum cutover_state state, const char *going, struct err *e);
-/* What the row tells beside its state; written with the next state_set. Takes the reference over.
- */
-void note(struct cutover *c, const char *name, json_t *value);
 /* Locks the row in the open transaction of the opening side; ERR_FENCED if it is not ours. */
 int state_hold(struct cutover *c, struct err *e);
 /* ERR_FENCED if the row is not ours any more; asked outside of a transaction, before something that
@@ -112,6 +151,23 @@ int state_check(struct cutover *c, struct err *e);
 /* What the row says that is being done: a state's name, "undo", or NULL. */
 const char *state_going(const struct cutover *c);
 void state_clear(struct cutover *c);
+
+/* ---- record.c ---- */
+
+#define UTC_MAX 40
+
+/* What the row tells beside its state; written with the next state_set. Takes the reference over.
+ */
+void note(struct cutover *c, const char *name, json_t *value);
+/* Reads the opening side's clock, from which times are counted. */
+int clock_begin(struct cutover *c, struct err *e);
+/* Now, by that clock: "2025-12-31 23:59:59.999 UTC"; returns out. */
+const char *clock_text(const struct cutover *c, char out[UTC_MAX]);
+void note_time(struct cutover *c, const char *name);
+/* Forgets what the row tells of an earlier attempt. */
+void notes_begin(struct cutover *c);
+/* A step that is done, or a part of a rehearsal. */
+void note_step(struct cutover *c, const char *name, int64_t took_ms);
 
 /* ---- other.c: the other direction ---- */
 
@@ -169,6 +225,26 @@ int marker_set(struct cutover *c, struct db *db, const char *suffix, struct mark
 /* 1: the apply whose checkpoint stands on `db` is past the marker; 0: not yet. */
 int marker_reached(struct cutover *c, struct db *db, const struct marker *m, struct checkpoint *at,
                    struct err *e);
+
+/* 1: apply is past c->marker, and what it wrote is durable; 0: not yet. */
+int marker_passed(struct cutover *c, struct err *e);
+
+/* ---- predict.c: the pause, measured before anybody is refused a write ---- */
+
+void predict_begin(struct cutover *c);
+/* As a step: 1 the prediction is noted and fits (or this is a rehearsal), 0 call again, -1.
+ * ERR_REFUSED: it does not fit into max_pause. */
+int predict_step(struct cutover *c, struct err *e);
+/* From n samples of each part in milliseconds: what each contributes, and the sum. Pure. */
+struct spread predict_sum(const int64_t samples[PARTS][PREDICT_ROUNDS], int n,
+                          struct spread each[PARTS]);
+
+/* ---- rehearse.c ---- */
+
+/* What a rehearsal does in the place of the table's rows. */
+extern const struct cutover_row rehearsal_row;
+/* ERR_REFUSED: a switch is under way, or made. */
+int rehearsal_allowed(const struct cutover *c, struct err *e);
 
 /* ---- sequences.c ---- */
 

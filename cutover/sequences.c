@@ -13,6 +13,13 @@
  */
 #define MARGIN_STEPS 100
 
+/* What became of one. */
+struct outcome {
+    bool found;  /* it has a counterpart */
+    int64_t was; /* the counterpart's value before */
+    int64_t set;
+};
+
 static void ahead_of(const struct sequence_value *from, struct sequence_value *to)
 {
     int64_t margin;
@@ -70,9 +77,9 @@ static bool same(const struct sequence_value *a, const struct sequence_value *b)
     return a && a->last_value == b->last_value && a->called == b->called;
 }
 
-/* Near its bound the margin does not fit: then exactly what was read. */
-static int set_one(struct db *db, const struct sequence_value *from,
-                   const struct sequence_value *to, struct err *e)
+/* Near its bound the margin does not fit: then exactly what was read, and *to is that. */
+static int set_one(struct db *db, const struct sequence_value *from, struct sequence_value *to,
+                   struct err *e)
 {
     if (db->engine->savepoint(db, e) < 0)
         return -1;
@@ -82,12 +89,13 @@ static int set_one(struct db *db, const struct sequence_value *from,
         return -1;
     if (db->engine->rollback_to(db, e) < 0)
         return -1;
-    return db->engine->sequence_set(db, from, e);
+    *to = *from;
+    return db->engine->sequence_set(db, to, e);
 }
 
 /* As ahead_of, for a sequence that has another name or another step there. */
 static int set_there(struct db *db, const struct sequence_value *from,
-                     const struct sequence_value *there, struct err *e)
+                     const struct sequence_value *there, struct outcome *out, struct err *e)
 {
     struct sequence_value exact = *from;
     struct sequence_value to;
@@ -97,13 +105,16 @@ static int set_there(struct db *db, const struct sequence_value *from,
     exact.table = there->table;
     exact.column = there->column;
     ahead_of(&exact, &to);
-    return same(there, &to) ? 0 : set_one(db, &exact, &to, e);
+    if (!same(there, &to) && set_one(db, &exact, &to, e) < 0)
+        return -1;
+    *out = (struct outcome){true, there->last_value, to.last_value};
+    return 0;
 }
 
 /* By its name where both ends are the same engine; else, and where the name is another, by the
  * column that it feeds. 1: set, 0: it has no counterpart, -1. */
 static int set_counterparts(struct cutover *c, const struct sequence_value *v,
-                            const struct sequence_list *there, struct err *e)
+                            const struct sequence_list *there, struct outcome *out, struct err *e)
 {
     struct db *db = c->opening;
     bool same_engine = c->closing->engine == db->engine;
@@ -116,7 +127,7 @@ static int set_counterparts(struct cutover *c, const struct sequence_value *v,
         const struct table *t = c->tables.v[i];
         const struct sequence_value *to = feeds(v, t) ? counterpart(t, v, there) : NULL;
 
-        if (to && set_there(db, v, to, e) < 0)
+        if (to && set_there(db, v, to, out, e) < 0)
             return -1;
         found = found || to;
     }
@@ -124,12 +135,12 @@ static int set_counterparts(struct cutover *c, const struct sequence_value *v,
         return found;
     /* If it is missing there, the server says so. */
     as_named.schema = schema;
-    return set_there(db, v, named ? named : &as_named, e) < 0 ? -1 : 1;
+    return set_there(db, v, named ? named : &as_named, out, e) < 0 ? -1 : 1;
 }
 
 /* Notes those that have no counterpart: nothing is wrong with them, but somebody should know. */
 static int set_differing(struct cutover *c, const struct sequence_list *from,
-                         const struct sequence_list *there, struct err *e)
+                         const struct sequence_list *there, struct outcome *done, struct err *e)
 {
     struct db *db = c->opening;
     json_t *alone = json_array();
@@ -144,7 +155,7 @@ static int set_differing(struct cutover *c, const struct sequence_list *from,
     for (size_t i = 0; i < from->n; i++) {
         const struct sequence_value *v = &from->v[i];
 
-        rc = set_counterparts(c, v, there, e);
+        rc = set_counterparts(c, v, there, &done[i], e);
         if (rc < 0)
             goto out;
         if (rc == 0)
@@ -162,14 +173,35 @@ out:
     return rc;
 }
 
-static void note_sequences(struct cutover *c, const struct sequence_list *l)
+/* The value that its counterpart had when this attempt first read it; else `now`. All readings
+ * stand in one order, so it is the i-th again, unless one was made or dropped meanwhile. */
+static json_int_t was_at_first(const struct cutover *c, const struct sequence_value *v, size_t i,
+                               int64_t now)
+{
+    const json_t *s = json_array_get(json_object_get(c->body, "sequences"), i);
+    const char *schema = fact_text(s, "schema");
+    const char *name = fact_text(s, "name");
+    bool it = schema && name && strcmp(schema, v->schema) == 0 && strcmp(name, v->name) == 0;
+
+    return it ? fact_int(s, "was", now) : now;
+}
+
+static void note_sequences(struct cutover *c, const struct sequence_list *l,
+                           const struct outcome *done)
 {
     json_t *all = json_array();
 
-    for (size_t i = 0; i < l->n; i++)
-        json_array_append_new(
-            all, json_pack("{s:s, s:s, s:I, s:b}", "schema", l->v[i].schema, "name", l->v[i].name,
-                           "last_value", (json_int_t)l->v[i].last_value, "called", l->v[i].called));
+    for (size_t i = 0; i < l->n; i++) {
+        const struct sequence_value *v = &l->v[i];
+        json_t *one = json_pack("{s:s, s:s, s:I, s:b}", "schema", v->schema, "name", v->name,
+                                "last_value", (json_int_t)v->last_value, "called", v->called);
+
+        if (done[i].found) {
+            json_object_set_new(one, "was", json_integer(was_at_first(c, v, i, done[i].was)));
+            json_object_set_new(one, "set", json_integer(done[i].set));
+        }
+        json_array_append_new(all, one);
+    }
     note(c, "sequences", all);
 }
 
@@ -202,15 +234,17 @@ int sequences_copy(struct cutover *c, struct err *e)
     struct arena a = ARENA_INIT;
     struct sequence_list from = {0};
     struct sequence_list there = {0};
+    struct outcome *done;
     int rc = -1;
 
     select_both(c, &a, &closing, &opening);
     if (c->closing->engine->sequences(c->closing, &closing, &a, &from, e) < 0 ||
         c->opening->engine->sequences(c->opening, &opening, &a, &there, e) < 0)
         goto out;
-    if (from.n > 0 && set_differing(c, &from, &there, e) < 0)
+    done = arena_zalloc(&a, (from.n + 1) * sizeof(*done));
+    if (from.n > 0 && set_differing(c, &from, &there, done, e) < 0)
         goto out;
-    note_sequences(c, &from);
+    note_sequences(c, &from, done);
     rc = 0;
 out:
     arena_release(&a);

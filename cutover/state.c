@@ -29,11 +29,6 @@ const char *state_going(const struct cutover *c)
     return fact_text(c->body, "going");
 }
 
-void note(struct cutover *c, const char *name, json_t *value)
-{
-    invariant(value != NULL && json_object_set_new(c->body, name, value) == 0);
-}
-
 /* Names this coordinator: the epoch is nobody else's, the rest is for those who read messages. */
 static void name_token(struct cutover *c)
 {

@@ -7,11 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* How long a writer that the fence met may go on before its session is ended. */
-#define GRACE_MS 100
 /* Foreign writers on the side that opens are waited for, never ended. */
 #define FOREIGN_MS 5000
-#define PROBES 10
 /* The lease under which a fence is taken over from another coordinator, to be lifted at once. */
 #define RECLAIM_MS 1000
 
@@ -44,9 +41,10 @@ static int mark_closing(struct cutover *c, const char *suffix, struct err *e)
     return marker_set(c, c->closing, suffix, &c->marker, e);
 }
 
-/* 1: apply is past the marker, and what it wrote is durable; 0: not yet. The same connection asks
- * and syncs: had the server crashed in between, the second call would fail. */
-static int marker_passed(struct cutover *c, struct err *e)
+/* The same connection asks and syncs: had the server crashed in between, the second call would
+ * fail.
+ */
+int marker_passed(struct cutover *c, struct err *e)
 {
     struct checkpoint at;
     char text[80];
@@ -74,7 +72,7 @@ static int arm_and_seal(struct cutover *c, struct err *e)
         return -1;
     if (c->tables.n == 0)
         return err_set(e, ERR_REFUSED, "no table was planned");
-    if (c->closing->engine->fence_install(c->closing, &c->tables, e) < 0)
+    if (!c->r->rehearse && c->closing->engine->fence_install(c->closing, &c->tables, e) < 0)
         return err_wrap(e, "the side that closes");
     tables_there(&c->tables, &c->arena, &there);
     if (to->engine->fence_install(to, &there, e) < 0 ||
@@ -84,40 +82,13 @@ static int arm_and_seal(struct cutover *c, struct err *e)
     return 0;
 }
 
-/* The time of a marker from one side to the other is the larger part of the pause to come. */
-static int await_probe(struct cutover *c, struct err *e)
-{
-    int64_t took = mono_ms() - c->stage_ms;
-    int rc = marker_passed(c, e);
-
-    if (rc < 0)
-        return -1;
-    if (rc > 0 && took <= c->r->max_pause_ms) {
-        note(c, "probe_ms", json_integer(took));
-        return 1;
-    }
-    if (took <= c->r->max_pause_ms)
-        return 0;
-    if (++c->probes < PROBES) {
-        c->stage = 2;
-        return 0;
-    }
-    err_set(e, ERR_REFUSED,
-            "apply is too far behind: a marker does not pass within max_pause (%d ms), tried %d "
-            "times",
-            c->r->max_pause_ms, PROBES);
-    return err_hint(e, "wait until lockstep status shows a small lag, or allow a longer "
-                       "--max-pause");
-}
-
 int step_prepare(struct cutover *c, struct err *e)
 {
-    char suffix[20];
     int rc;
 
     switch (c->stage) {
     case 0:
-        c->probes = 0;
+        predict_begin(c);
         if (arm_and_seal(c, e) < 0 || sequences_copy(c, e) < 0)
             return -1;
         c->stage = 1;
@@ -127,15 +98,8 @@ int step_prepare(struct cutover *c, struct err *e)
         if (rc > 0)
             c->stage = 2;
         return rc < 0 ? -1 : 0;
-    case 2:
-        snprintf(suffix, sizeof(suffix), "p%d", c->probes);
-        c->stage_ms = mono_ms();
-        if (mark_closing(c, suffix, e) < 0)
-            return -1;
-        c->stage = 3;
-        return 0;
     default:
-        return await_probe(c, e);
+        return predict_step(c, e);
     }
 }
 
@@ -165,6 +129,7 @@ int step_fence(struct cutover *c, struct err *e)
     /* Tables that came since; idempotent, and before anybody is refused. */
     if (db->engine->fence_install(db, &c->tables, e) < 0)
         return -1;
+    note_time(c, "fenced_at");
     c->flipped = true;
     c->flipped_ms = mono_ms();
     if (db->engine->fence_flip(db, c->token, c->epoch, c->r->lease_ms, e) < 0)
@@ -266,8 +231,10 @@ static int note_changes(struct cutover *c, struct err *e)
     struct checkpoint at;
     int found = checkpoint_load(c->opening, c->road.stream, &at, e);
 
-    if (found > 0 && fact_int(c->body, "changes_then", -1) < 0)
+    if (found > 0 && fact_int(c->body, "changes_then", -1) < 0) {
         note(c, "changes_then", json_integer((json_int_t)at.changes));
+        note(c, "transactions_then", json_integer((json_int_t)at.txns));
+    }
     return found < 0 ? -1 : 0;
 }
 
@@ -283,6 +250,8 @@ int step_switch(struct cutover *c, struct err *e)
         return -1;
     if (c->flipped && c->state == CUTOVER_CLOSED)
         note(c, "pause_ms", json_integer(pause_ms(c)));
+    if (c->state == CUTOVER_CLOSED)
+        note_time(c, "opened_at");
     test_point("switched", "opened");
     if (hook_run(c, failed, sizeof(failed), e) < 0)
         return -1;

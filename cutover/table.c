@@ -33,8 +33,8 @@ const struct cutover_row cutover_rows[] = {
      .step = step_prepare,
      .undo = undo_prepare,
      .does = "arm the fences of both sides, seal the side that opens, copy the sequences ahead, "
-             "position the way back on it and see that it carries, time a marker from one side to "
-             "the other",
+             "position the way back on it and see that it carries, measure what the pause will be "
+             "made of and predict it",
      .undoes = "take the way back away, lift the opening side's seal (a side that a switch has "
                "closed keeps both)",
      .why = "everything slow is done while the applications still write"},

@@ -282,7 +282,7 @@ class Cutover:
         with conn.cursor() as cur:
             cur.execute("BEGIN; INSERT INTO shop.prepared VALUES (1)")
             cur.execute("PREPARE TRANSACTION 'stuck-gid'")
-        code, out, err = self.cutover("--max-pause", "1s")
+        code, out, err = self.cutover("--max-pause", "3s")
         self.must("cutover with a prepared transaction", code, 1)
         if "stuck-gid" not in err:
             raise Failure(f"the failure does not name what stood in the way: {err}")
@@ -327,7 +327,7 @@ class Cutover:
     def stalls(self):
         """Apply stands still: neither marker may be taken for passed."""
         for point in ("fenced:after", "closed:sealed"):
-            hung = self.stopped_at(point, "--max-pause", "1s")
+            hung = self.stopped_at(point, "--max-pause", "3s")
             self.lockstep.process.send_signal(signal.SIGSTOP)
             try:
                 hung.send_signal(signal.SIGCONT)

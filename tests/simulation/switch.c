@@ -17,7 +17,7 @@
 #define FIRST_ACTOR 50 /* as actors of the world */
 #define STACK_BYTES ((size_t)512 * 1024)
 /* The calls of a whole cutover are about so many: it dies, or hangs, at one of them. */
-#define CALLS 150
+#define CALLS 220
 #define STALL_ROUNDS 120
 #define TOP_UP_MAX 250
 
@@ -131,6 +131,8 @@ static void request(struct sim *s, struct coordinator *c)
     c->request = (struct cutover_request){.m = &c->m,
                                           .max_pause_ms = s->calm ? 1000000 : s->sw.pause_ms,
                                           .lease_ms = s->calm ? 1000000 : s->sw.lease_ms,
+                                          .rehearse = !s->calm && chance(1, 6),
+                                          .rounds = 2,
                                           .holder_is_dead = chance(3, 4) ? is_dead : NULL,
                                           .say = tell,
                                           .ctx = c};
