@@ -108,6 +108,7 @@ int command_capture(struct cli *c, struct err *e);
 int command_snapshot(struct cli *c, struct err *e);
 int command_apply(struct cli *c, struct err *e);
 int command_status(struct cli *c, struct err *e);
+int command_wait(struct cli *c, struct err *e);
 int command_tables(struct cli *c, struct err *e);
 int command_verify(struct cli *c, struct err *e);
 int command_cutover(struct cli *c, struct err *e);

@@ -13,10 +13,15 @@ static const struct cli_option role_options[] = {
     {"max-runtime", "15m", "end in good order after so long, with exit 75"}, END};
 static const struct cli_option status_options[] = {
     {"watch", NULL, "draw again every other second, until stopped"}, END};
+static const struct cli_option wait_options[] = {
+    {"timeout", "5s", "the longest to wait; then exit 75"},
+    {"of", "source", "whose position it is: of the side not written to any more, it is reached"},
+    END};
 static const struct cli_option cutover_options[] = {
     {"dry-run", NULL, "print the road and how its guards stand; changes nothing"},
     {"rehearse", NULL,
      "everything but the fence on the side that closes, then back; predicts the pause"},
+    {"stage", "reads", "only move the reads, as often as you like; writes: the rest of the road"},
     {"max-pause", "5s", "the longest that writes are held; refused if more is predicted"},
     END};
 static const struct cli_option finish_options[] = {
@@ -39,6 +44,9 @@ const struct command commands[] = {
      false, command_apply},
     {"status", "", "phase, progress, lag, and up to where the target is consistent", status_options,
      0, 0, false, command_status},
+    {"wait", "[POSITION]",
+     "until the target may be read: it has all up to POSITION, or to the source's end now",
+     wait_options, 0, 1, false, command_wait},
     {"tables", "[list | park NAME | resume NAME | recopy NAME]",
      "the tables' lanes: without a word it lists them", no_options, 0, 2, false, command_tables},
     {"verify", "", "compare both databases as of one moment, row by row", no_options, 0, 0, false,

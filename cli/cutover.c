@@ -2,6 +2,7 @@
 #include "cutover/cutover.h"
 
 #include "cli/cli.h"
+#include "cli/stage.h"
 #include "run/run.h"
 
 #include <errno.h>
@@ -148,9 +149,9 @@ static void tell(struct cli *c, const json_t *record, bool back)
 static int confirm(struct cli *c, const struct cutover_request *r, struct err *e)
 {
     const char *name = c->command->name;
-    bool over;
+    bool over = false;
 
-    if (cutover_is_over(r, &over, e) < 0)
+    if (r->stage == CUTOVER_STAGE_WRITES && cutover_is_over(r, &over, e) < 0)
         return -1;
     if (c->yes || over)
         return 0;
@@ -159,6 +160,8 @@ static int confirm(struct cli *c, const struct cutover_request *r, struct err *e
         return err_hint(e, "lockstep %s --yes, or lockstep %s --dry-run to see the road", name,
                         name);
     }
+    if (r->stage != CUTOVER_STAGE_WRITES)
+        return cli_confirm(c, stage_question(r), e);
     return cli_confirm(c,
                        r->back ? "Close the target for writes and go back to the source?"
                                : "Close the source for writes and move to the target?",
@@ -173,7 +176,8 @@ static int dry_run(struct cli *c, const struct cutover_request *r, struct err *e
         return -1;
     cli_put(c, "ready", json_boolean(ready));
     if (ready)
-        cli_next(c, "lockstep %s --yes", c->command->name);
+        cli_next(c, "lockstep %s%s --yes", c->command->name,
+                 r->stage == CUTOVER_STAGE_WRITES ? "" : " --stage reads");
     else
         cli_next(c, "mend what REFUSES, then lockstep %s", c->command->name);
     return ready ? EXIT_DONE : EXIT_REFUSED;
@@ -188,10 +192,12 @@ static int conduct(struct cli *c, const struct cutover_request *r, struct err *e
         return -1;
     rc = cutover_run(r, &record, e);
     write_record(c, r, record, rc == 0);
-    if (rc == 0) {
+    if (rc == 0 && r->stage != CUTOVER_STAGE_WRITES) {
+        stage_tell(c, r, record);
+    } else if (rc == 0) {
         tell(c, record, r->back);
     } else {
-        cli_put(c, "state", json_incref(json_object_get(record, "state")));
+        stage_tell_failed(c, record);
         cli_put(c, "predicted", json_incref(json_object_get(record, "predicted")));
     }
     json_decref(record);
@@ -248,6 +254,7 @@ static int command_switch(struct cli *c, bool back, struct err *e)
     struct cutover_request r = {
         .back = back, .way_back = true, .say = say_line, .ctx = c, .threads = true};
     const char *pause = cli_option(c, "max-pause");
+    bool reads;
     int rc = -1;
 
     if (context_open(&x, c, e) < 0)
@@ -257,6 +264,8 @@ static int command_switch(struct cli *c, bool back, struct err *e)
         goto out;
     }
     r.m = &x.m;
+    if (stage_wanted(c, &reads, e) < 0)
+        goto out;
     r.max_pause_ms = x.config.cutover.max_pause_ms;
     r.lease_ms = x.config.cutover.lease_ms;
     r.rehearse = cli_option(c, "rehearse") != NULL;
@@ -266,6 +275,12 @@ static int command_switch(struct cli *c, bool back, struct err *e)
     r.holder_is_dead = holder_is_dead;
     folder_of_file(x.config.file, folder, sizeof(folder));
     r.folder = folder;
+    if (reads && r.rehearse) {
+        rc = err_set(e, ERR_CONFIG, "--stage reads and --rehearse do not go together");
+        goto out;
+    }
+    if (reads && cutover_plan_reads(&r, e) < 0)
+        goto out;
     rc = run(c, &r, e);
 out:
     arena_release(&a);

@@ -5,6 +5,7 @@
 #include "control/facts.h"
 #include "core/run.h"
 #include "journal/journal.h"
+#include "observe/observe.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -43,6 +44,26 @@ static bool switched_back(const json_t *cutover, const json_t *rollback)
             fact_int(rollback, "epoch", 0) > fact_int(cutover, "epoch", 0));
 }
 
+/* With lockstep gone nobody keeps up to date what is read there. */
+static int demand_reads_at_home(const json_t *cutover, const json_t *rollback, struct err *e)
+{
+    struct phase_facts f = {.begun = true};
+    const char *reads;
+    bool on_target;
+
+    observe_switches(cutover, rollback, &f);
+    on_target = observe_is_back(&f);
+    reads = observe_reads(cutover, rollback, &f);
+    /* Past `prepared` a switch goes on or is given up as a whole. */
+    if (strcmp(reads, on_target ? "target" : "source") == 0 ||
+        under_way(on_target ? rollback : cutover))
+        return 0;
+    err_set(e, ERR_REFUSED,
+            "reads were sent ahead to the %s, which would grow stale; nothing was removed", reads);
+    return err_hint(e, "lockstep %s --stage reads takes them back",
+                    on_target ? "cutover" : "rollback");
+}
+
 /* A switch in either direction is behind the point of no return, or the user gives up, or an
  * earlier finish was cut off. *back: the way back has switched last, so that the source lives. */
 static int check_phase(struct db *target, struct db *source, bool abandon, bool *back,
@@ -71,6 +92,8 @@ static int check_phase(struct db *target, struct db *source, bool abandon, bool 
     if (!ok)
         err_hint(e, "lockstep cutover first, or lockstep finish --abandon to give the migration "
                     "up");
+    if (ok && !request && demand_reads_at_home(cutover, rollback, e) < 0)
+        rc = -1;
 out:
     json_decref(cutover);
     json_decref(rollback);

@@ -71,6 +71,9 @@ void config_release(struct config *c);
 int config_override(struct config *c, const char *key, const char *text, struct err *e);
 /* "15m" → milliseconds, at least 1 s and at most a week; ERR_CONFIG says what was expected. */
 int config_duration(const char *text, int64_t *out_ms, struct err *e);
+/* The same within other bounds. */
+int config_duration_between(const char *text, int64_t min_ms, int64_t max_ms, int64_t *out_ms,
+                            struct err *e);
 /* ERR_CONFIG about a key that other parts find wrong: "FILE:LINE: KEY: " in front of the text. */
 int config_refuse(const struct config *c, size_t line, const char *key, const char *what,
                   struct err *e);

@@ -62,7 +62,9 @@ const struct option options[] = {
      60 * MINUTE, NULL,
      "The fence opens by itself, inside the server, when nobody renews it for so long."},
     {"cutover.on_switch", OPTION_TEXT, AT(cutover.on_switch), NULL, false, false, 0, 0, NULL,
-     "Command that sends the applications to the target, when it is the only one to write to."},
+     "Command that sends the applications to the target (or back): their reads ahead if asked for, "
+     "their writes when it is the only one to write to. docs/cutover.md tells what it is told, "
+     "docs/proxies.md has some for PgBouncer, HAProxy and ProxySQL."},
     {"fence.whole_server", OPTION_BOOL, AT(fence.whole_server), "false", false, false, 0, 0, NULL,
      "MySQL and MariaDB can only be closed as a whole; true says that this is right although other "
      "databases are on the server."},
@@ -78,8 +80,8 @@ const struct option options[] = {
      "Where pg_dump and pg_restore are. Default: the newest found, at least the source's "
      "version."},
     {"listen", OPTION_ADDRESS, AT(listen), "127.0.0.1:8650", false, false, 0, 0, NULL,
-     "Address of the status page, /metrics and /healthz. Whoever reaches it can read them, so it "
-     "is this machine only unless said otherwise."},
+     "Address of the status page, /metrics, /healthz, /position and /wait. Whoever reaches it can "
+     "read them, so it is this machine only unless said otherwise."},
     {"tables.rules", OPTION_LATER, 0, NULL, false, false, 0, 0, later_rules, NULL},
 };
 const size_t option_count = sizeof(options) / sizeof(options[0]);

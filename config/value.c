@@ -380,16 +380,20 @@ static int set_bool(const struct option *o, struct config *c, const char *text, 
     return 0;
 }
 
+int config_duration_between(const char *text, int64_t min_ms, int64_t max_ms, int64_t *out_ms,
+                            struct err *e)
+{
+    if (parse_number(text, time_units, out_ms) == 0 && *out_ms >= min_ms && *out_ms <= max_ms)
+        return 0;
+    return err_set(e, ERR_CONFIG,
+                   "\"%.20s\" is not taken; expected a number with ms, s or m, at least %gs, at "
+                   "most %gm",
+                   text, (double)min_ms / 1000, (double)max_ms / 60000);
+}
+
 int config_duration(const char *text, int64_t *out_ms, struct err *e)
 {
-    if (parse_number(text, time_units, out_ms) == 0 && *out_ms >= 1000 &&
-        *out_ms <= DURATION_MAX_MS)
-        return 0;
-    return err_set(
-        e, ERR_CONFIG,
-        "\"%.20s\" is not taken; expected a number with ms, s or m, at least 1s, at most "
-        "%dm",
-        text, (int)(DURATION_MAX_MS / 60000));
+    return config_duration_between(text, 1000, DURATION_MAX_MS, out_ms, e);
 }
 
 static int set_number(const struct option *o, struct config *c, const char *text, struct err *e)

@@ -27,8 +27,8 @@
  * when the step is done and its completion is not recorded yet. "closed:sealed" lies between the
  * seal and the second marker, "undo:before" and "undo:after" around an undo,
  * "switched:opened" between the lift and the hook, "rehearsed:before" and "rehearsed:after" around
- * the end of a rehearsal, which takes the preparation back. LOCKSTEP_TEST_STOP sends SIGSTOP
- * instead.
+ * the end of a rehearsal, which takes the preparation back, "reads:before" and "reads:after" around
+ * the hook of the stage of reads. LOCKSTEP_TEST_STOP sends SIGSTOP instead.
  */
 #ifndef LOCKSTEP_CUTOVER_CUTOVER_H
 #define LOCKSTEP_CUTOVER_CUTOVER_H
@@ -85,9 +85,18 @@ const struct cutover_row *cutover_row_from(enum cutover_state s);
 /* May the state row go from `from` to `to`: by a row, by its undo, or by doing it again? */
 bool cutover_pair_is_legal(enum cutover_state from, enum cutover_state to);
 
+/* What of a switch is wanted (stage.c). */
+enum cutover_stage {
+    CUTOVER_STAGE_WRITES,    /* all of it */
+    CUTOVER_STAGE_READS,     /* up to `prepared`, then the hook sends the reads ahead */
+    CUTOVER_STAGE_READS_BACK /* the hook brings reads that went ahead on this road back */
+};
+
 struct cutover_request {
     const struct migration *m; /* as configured, for both directions */
     bool back;                 /* the road of the way back: `rollback` */
+    enum cutover_stage stage;
+    bool alone;    /* READS_BACK without the side that opens: it has died, and the row with it */
     bool way_back; /* `prepared` also makes the way back of the road, or finds that it carries;
                       false (simulation): there is none */
     int max_pause_ms;
@@ -125,6 +134,11 @@ void cutover_print_record(const json_t *record, void (*emit)(const char *line, v
 /* Steps to the end. *record may be NULL, else it receives cutover_record(), also with -1, and then
  * with what failed in it. */
 int cutover_run(const struct cutover_request *r, json_t **record, struct err *e);
+
+/* For --stage reads: r->back says whose side they are to go to (`rollback`: the source). Where the
+ * applications write decides whether they go ahead of the writes or back to them; sets r's back,
+ * stage and alone accordingly. Changes nothing else. */
+int cutover_plan_reads(struct cutover_request *r, struct err *e);
 
 /* Has the switch in this direction been made, so that cutover_run would change nothing? ERR_REFUSED
  * as cutover_run. Changes nothing. */

@@ -83,12 +83,19 @@ static int open_side(const struct cutover *c, const struct endpoint *end, struct
     return *out ? 0 : end->engine->open(&o, out, e);
 }
 
+int connect_opening(struct cutover *c, struct err *e)
+{
+    return open_side(c, &c->road.opening, &c->opening, e);
+}
+
+int connect_closing(struct cutover *c, struct err *e)
+{
+    return open_side(c, &c->road.closing, &c->closing, e);
+}
+
 int connect_sides(struct cutover *c, struct err *e)
 {
-    return open_side(c, &c->road.opening, &c->opening, e) < 0 ||
-                   open_side(c, &c->road.closing, &c->closing, e) < 0
-               ? -1
-               : 0;
+    return connect_opening(c, e) < 0 || connect_closing(c, e) < 0 ? -1 : 0;
 }
 
 void disconnect_sides(struct cutover *c)
@@ -166,9 +173,14 @@ static int take_lease(struct cutover *c, struct err *e)
                     OWN_LEASE_MS / 1000, verb(c));
 }
 
+int load_migration(struct cutover *c, struct err *e)
+{
+    return need_migration(c, e) < 0 || load_rows(c, e) < 0 ? -1 : 0;
+}
+
 static bool is_over(const struct cutover *c)
 {
-    return c->state == CUTOVER_SWITCHED && !fact_bool(c->body, "hook_failed");
+    return stage_is_over(c) || (c->state == CUTOVER_SWITCHED && !fact_bool(c->body, "hook_failed"));
 }
 
 /* What a vanished coordinator began beyond `prepared` is taken back before we begin ourselves: its
@@ -211,6 +223,9 @@ static int begin(struct cutover *c, struct err *e)
 {
     struct err closing_error = {0};
 
+    c->begun = c->r->alone;
+    if (c->begun)
+        return 0;
     if (open_side(c, &c->road.opening, &c->opening, e) < 0 || need_migration(c, e) < 0 ||
         state_load(c, e) < 0)
         return -1;
@@ -225,13 +240,13 @@ static int begin(struct cutover *c, struct err *e)
     if (is_over(c) && !c->r->rehearse)
         return 0;
     if (take_lease(c, e) < 0 || load_rows(c, e) < 0 || clock_begin(c, e) < 0 ||
-        (c->r->rehearse && rehearsal_allowed(c, e) < 0))
+        stage_demand(c, e) < 0 || (c->r->rehearse && rehearsal_allowed(c, e) < 0))
         return -1;
     if (c->state < CUTOVER_CLOSED) {
         /* A refusal changes nothing: what must hold for the first step is asked before that. */
         notes_begin(c);
-        if (c->state <= CUTOVER_PREPARED && !state_going(c) &&
-            checks_demand(c, cutover_rows[0].guard, e) < 0)
+        if (c->r->stage != CUTOVER_STAGE_READS_BACK && c->state <= CUTOVER_PREPARED &&
+            !state_going(c) && checks_demand(c, cutover_rows[0].guard, e) < 0)
             return -1;
     }
     c->taken = true;
@@ -328,8 +343,11 @@ static int after_undo(struct cutover *c, int64_t held, const struct err *undo, s
 {
     char hint[ERR_HINT_MAX];
     struct err why = *e; /* a message cannot be a part of itself */
+    const char *reads = stage_reads_at(c);
 
     snprintf(hint, sizeof(hint), "%s", e->hint);
+    if (reads)
+        say(c, "the reads stay on the %s: it goes on following", reads);
     if (undo->class != ERR_NONE) {
         err_set(e, ERR_FATAL, "%.600s; and it could not be undone: %.600s", why.msg, undo->msg);
         return err_hint(e,
@@ -530,6 +548,8 @@ int cutover_step(struct cutover *c, struct err *e)
     }
     if (is_over(c) || c->rehearsed)
         return 1;
+    if (stage_is_due(c))
+        return stage_step(c, e);
     if (forward(c, e) < 0) {
         if (!c->row || fail(c, e) < 0)
             return -1;

@@ -48,6 +48,29 @@ static void explain_prediction(struct cutover *c)
         say(c, "last prediction of the pause: %s%s%s", text, at ? ", at " : "", at ? at : "");
 }
 
+/* Without its row nothing is to be asked: the reads come back to where the writes are. */
+static int explain_reads_back(struct cutover *c)
+{
+    say(c, "runs the on_switch hook with LOCKSTEP_STAGE=reads and LOCKSTEP_DIRECTION=%s",
+        c->r->back ? "forward" : "back");
+    return 0;
+}
+
+static int explain_rows(struct cutover *c, bool *ready, struct err *e)
+{
+    bool reads = c->r->stage == CUTOVER_STAGE_READS;
+
+    for (size_t i = 0; i < cutover_row_count; i++) {
+        if (reads && cutover_rows[i].to > CUTOVER_PREPARED)
+            break;
+        if (explain_row(c, &cutover_rows[i], ready, e) < 0)
+            return -1;
+    }
+    if (reads)
+        say(c, "then the on_switch hook with LOCKSTEP_STAGE=reads; the state stays prepared");
+    return 0;
+}
+
 int cutover_explain(const struct cutover_request *r, bool *ready, struct err *e)
 {
     struct cutover *c = cutover_open(r);
@@ -55,6 +78,10 @@ int cutover_explain(const struct cutover_request *r, bool *ready, struct err *e)
     int rc = -1;
 
     *ready = true;
+    if (r->stage == CUTOVER_STAGE_READS_BACK) {
+        rc = explain_reads_back(c);
+        goto out;
+    }
     if (connect_sides(c, e) < 0 || c->opening->engine->control_exists(c->opening, &exists, e) < 0)
         goto out;
     if (!exists && r->back) {
@@ -73,11 +100,7 @@ int cutover_explain(const struct cutover_request *r, bool *ready, struct err *e)
         goto out;
     say(c, "state: %s", cutover_state_name(c->state));
     explain_prediction(c);
-    for (size_t i = 0; i < cutover_row_count; i++) {
-        if (explain_row(c, &cutover_rows[i], ready, e) < 0)
-            goto out;
-    }
-    rc = 0;
+    rc = explain_rows(c, ready, e);
 out:
     cutover_close(c);
     return rc;
@@ -164,14 +187,81 @@ static const char *const page_tail[] = {
     "",
     "## The hook",
     "",
-    "`cutover.on_switch` is run by `/bin/sh` in the folder of the configuration, when the target "
-    "takes writes already and the source never will again; it may take 60 s. It may be run again "
-    "(after a kill, or if it failed), so it must be idempotent. In its environment: "
-    "`LOCKSTEP_MIGRATION`, `LOCKSTEP_DIRECTION` (forward or back), `LOCKSTEP_SOURCE` and "
-    "`LOCKSTEP_TARGET` (as configured, without passwords), `LOCKSTEP_FROM` and `LOCKSTEP_TO` (the "
-    "side that was closed, and the one that takes the writes), `LOCKSTEP_POSITION`, "
-    "`LOCKSTEP_EPOCH`, `LOCKSTEP_PAUSE_MS`. If it fails, "
-    "the cutover exits 1, but is made: move the traffic by hand, or say `lockstep cutover` again.",
+    "`cutover.on_switch` is run by `/bin/sh` in the folder of the configuration; it may take 60 s. "
+    "It may be run again (after a kill, or if it failed), so it must be idempotent. Scripts for "
+    "PgBouncer, HAProxy and ProxySQL: [proxies.md](proxies.md). In its environment:",
+    "",
+    "| variable | what it says |",
+    "|---|---|",
+    "| `LOCKSTEP_STAGE` | what is to go over: `reads`, or `writes`, which means whatever is not "
+    "there yet, reads too |",
+    "| `LOCKSTEP_DIRECTION` | to which side: `forward` (the target) or `back` (the source) |",
+    "| `LOCKSTEP_SOURCE`, `LOCKSTEP_TARGET` | both URIs as configured, without passwords |",
+    "| `LOCKSTEP_FROM`, `LOCKSTEP_TO` | the same two: the side that is left, and the one to go to "
+    "|",
+    "| `LOCKSTEP_POSITION` | up to this position of `LOCKSTEP_FROM` the side to go to is "
+    "consistent; where reads come back to the writes, the last one that was known |",
+    "| `LOCKSTEP_MIGRATION`, `LOCKSTEP_EPOCH` | the migration's name; a number that rises with "
+    "each "
+    "call of `cutover` and `rollback` |",
+    "| `LOCKSTEP_PAUSE_MS` | how long writes were held; 0 with `reads` |",
+    "",
+    "With `LOCKSTEP_STAGE=writes` the side to go to takes writes already, and the other one never "
+    "will again. If the hook fails then, the cutover exits 1, but is made: move the traffic by "
+    "hand, or say `lockstep cutover` again.",
+    "",
+    "## Stages",
+    "",
+    "`lockstep cutover` goes the whole road and calls the hook once. In two stages:",
+    "",
+    "    lockstep cutover --stage reads     # prepared; the hook sends the reads to the target; "
+    "writes stay where they are",
+    "    lockstep wait [POSITION]           # before a read that must see a certain write",
+    "    lockstep cutover --stage writes    # the rest: the same as without --stage",
+    "",
+    "| said | while the applications write on | does |",
+    "|---|---|---|",
+    "| `cutover --stage reads` | the source | `prepared`, a marker passes, hook: reads forward |",
+    "| `rollback --stage reads` | the source | hook: reads back to the source |",
+    "| `rollback --stage reads` | the target | `prepared` of the way back, hook: reads back, ahead "
+    "of the writes |",
+    "| `cutover --stage reads` | the target | hook: reads forward to the target again |",
+    "",
+    "Each may be said as often as one likes; killed, say it again (the hook may run twice). "
+    "`--stage writes` does not demand `--stage reads` before it: then its one call of the hook "
+    "moves both. A cutover that is undone, even its preparation, leaves the reads where they are, "
+    "and says so: that side goes on following. Taking reads back works also when the side that "
+    "they went to has died: the source's fence tells that it still takes the writes. `status "
+    "--json` tells in `reads` where they were sent.",
+    "",
+    "While reads are ahead, the side that is read is sealed (a write there is refused with 25006, "
+    "or 1290), and a few milliseconds behind. On MariaDB the seal locks the accounts in "
+    "`fence.accounts`: let the reads come through an account that is not listed and has no right "
+    "to "
+    "write. A session that must see its own write takes a token behind its commit and waits for "
+    "it:",
+    "",
+    "| where it writes | token, by SQL on the same session | needs |",
+    "|---|---|---|",
+    "| PostgreSQL | `SELECT pg_current_wal_insert_lsn()` | nothing |",
+    "| MariaDB | `SELECT @@last_gtid` | nothing |",
+    "| MySQL | `SELECT @@global.gtid_executed` (`gtid_mode = ON`) | nothing |",
+    "| MariaDB, MySQL | file:position of `SHOW MASTER STATUS` (`SHOW BINARY LOG STATUS`) | a right "
+    "|",
+    "| any | `GET /position` at `listen:`, behind the commit | no driver |",
+    "",
+    "    lockstep wait 16/B374D848 --timeout 2s          # 0 reached; 75 not in time; 3 some "
+    "tables "
+    "do not follow; 2 no position",
+    "    curl 'http://127.0.0.1:8650/wait?position=16/B374D848&timeout_ms=2000'   # 200; 504; 409; "
+    "400; 503",
+    "",
+    "Without a position `wait` takes the present end of the log: a reader of everything that is "
+    "committed now. Where the reads are ahead of a rollback it is the other way round: tokens of "
+    "the target, the source is waited for. A token from before a switch is good behind it, too, "
+    "since the switch drained that side: say whose it is (`--of source`, `&of=source`), then it "
+    "counts as reached. A position is only good for tables that follow: a parked one is named. "
+    "Should the side that is read crash, it may come back a moment older than it was; wait again.",
     "",
     "## The record",
     "",

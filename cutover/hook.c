@@ -26,6 +26,9 @@ static char **facts_env(struct cutover *c)
     const char *source = c->r->source ? c->r->source : "";
     const char *target = c->r->target ? c->r->target : "";
     const char *position = fact_text(c->body, "position");
+    bool reads = c->r->stage != CUTOVER_STAGE_WRITES;
+    /* Where what the stage speaks of is to go; reads may come back from the road's end. */
+    bool back = c->r->back != (c->r->stage == CUTOVER_STAGE_READS_BACK);
     char **env;
 
     while (environ[n])
@@ -33,15 +36,16 @@ static char **facts_env(struct cutover *c)
     env = arena_alloc(&c->arena, (n + HOOK_FACTS + 1) * sizeof(*env));
     /* First, since the first of two equal names counts. */
     env[k++] = arena_printf(&c->arena, "LOCKSTEP_MIGRATION=%s", c->r->m->name);
-    env[k++] = arena_printf(&c->arena, "LOCKSTEP_DIRECTION=%s", c->road.direction);
+    env[k++] = arena_printf(&c->arena, "LOCKSTEP_STAGE=%s", reads ? "reads" : "writes");
+    env[k++] = arena_printf(&c->arena, "LOCKSTEP_DIRECTION=%s", back ? "back" : "forward");
     env[k++] = arena_printf(&c->arena, "LOCKSTEP_SOURCE=%s", source);
     env[k++] = arena_printf(&c->arena, "LOCKSTEP_TARGET=%s", target);
-    env[k++] = arena_printf(&c->arena, "LOCKSTEP_FROM=%s", c->r->back ? target : source);
-    env[k++] = arena_printf(&c->arena, "LOCKSTEP_TO=%s", c->r->back ? source : target);
+    env[k++] = arena_printf(&c->arena, "LOCKSTEP_FROM=%s", back ? target : source);
+    env[k++] = arena_printf(&c->arena, "LOCKSTEP_TO=%s", back ? source : target);
     env[k++] = arena_printf(&c->arena, "LOCKSTEP_POSITION=%s", position ? position : "");
     env[k++] = arena_printf(&c->arena, "LOCKSTEP_EPOCH=%u", c->epoch);
     env[k++] = arena_printf(&c->arena, "LOCKSTEP_PAUSE_MS=%lld",
-                            (long long)fact_int(c->body, "pause_ms", 0));
+                            (long long)(reads ? 0 : fact_int(c->body, "pause_ms", 0)));
     for (size_t i = 0; i < n; i++)
         env[k++] = environ[i];
     env[k] = NULL;

@@ -264,6 +264,19 @@ void renewer_tick(struct cutover *c);
 bool renewer_lost(struct cutover *c, char *why, size_t size);
 void renewer_stop(struct cutover *c);
 
+/* ---- stage.c: the reads, ahead of the writes ---- */
+
+/* Reads are to be taken back, and none have gone ahead. */
+bool stage_is_over(const struct cutover *c);
+/* ERR_REFUSED: past `closed` there are no stages any more. */
+int stage_demand(const struct cutover *c, struct err *e);
+/* Is it the hook's turn? */
+bool stage_is_due(const struct cutover *c);
+/* 1 done, -1. */
+int stage_step(struct cutover *c, struct err *e);
+/* The side that reads have gone ahead to, NULL: none have. */
+const char *stage_reads_at(const struct cutover *c);
+
 /* ---- hook.c ---- */
 
 /* 0 and *failed empty if there is no hook or it succeeded; a failed hook is said in *failed. */
@@ -272,6 +285,10 @@ int hook_run(struct cutover *c, char *failed, size_t size, struct err *e);
 /* ---- driver.c ---- */
 
 int connect_sides(struct cutover *c, struct err *e);
+int connect_opening(struct cutover *c, struct err *e);
+int connect_closing(struct cutover *c, struct err *e);
+/* ERR_REFUSED: there is none. Both rows, and which of them holds. */
+int load_migration(struct cutover *c, struct err *e);
 void disconnect_sides(struct cutover *c);
 void say(const struct cutover *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* mono_ms since the fence was flipped; 0 before. */

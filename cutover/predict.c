@@ -287,7 +287,7 @@ static int judge(struct cutover *c, struct err *e)
         return 0;
     sum = predict_sum(c->predict.ms, n, each);
     note_prediction(c, &sum, each, n);
-    if (sum.high <= c->r->max_pause_ms || c->r->rehearse) {
+    if (sum.high <= c->r->max_pause_ms || c->r->rehearse || c->r->stage != CUTOVER_STAGE_WRITES) {
         tell(c, each);
         return 1;
     }

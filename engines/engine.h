@@ -328,6 +328,12 @@ struct engine {
     /* ---- positions ---- */
     int (*current_position)(struct db *db, struct position *out, struct err *e);
     void (*position_text)(struct position p, char *out, size_t size); /* the server's own text */
+    /* A token for reads of what one wrote: a text as position_text makes it, or as an application
+     * gets it by SQL behind its own commit (PostgreSQL: an LSN; MySQL: file:offset as SHOW MASTER
+     * STATUS has them, or GTIDs). *out: a frontier that lies behind every transaction which was
+     * acknowledged before the text was read, and that an idle stream reaches. 1; 0: the server has
+     * not written so far (yet); -1, ERR_CONFIG if it is no position: says what was expected. */
+    int (*position_find)(struct db *db, const char *text, struct position *out, struct err *e);
     uint64_t (*position_distance)(struct position from, struct position to); /* bytes, roughly */
 
     /* ---- control: facts; inside the open transaction if there is one, else autocommit ---- */

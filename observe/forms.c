@@ -83,6 +83,7 @@ json_t *observe_json(const struct observation *o)
 
     json_object_set_new(all, "direction", text_json(o->direction));
     json_object_set_new(all, "rolled_back", json_boolean(o->rolled_back));
+    json_object_set_new(all, "reads", text_json(o->reads));
     json_object_set_new(all, "way_back", way_json(o->way_back));
     return all;
 }
@@ -209,6 +210,13 @@ const char *observe_next(const struct observation *o)
     return "lockstep status --watch";
 }
 
+static bool reads_are_ahead(const struct observation *o)
+{
+    bool back = o->direction && strcmp(o->direction, "back") == 0;
+
+    return o->reads && strcmp(o->reads, back ? "source" : "target") == 0;
+}
+
 void observe_page(const struct observation *o, bool bars, struct buf *out)
 {
     buf_adds(out, "phase ");
@@ -216,6 +224,9 @@ void observe_page(const struct observation *o, bool bars, struct buf *out)
     buf_addc(out, '\n');
     if (o->consistent_up_to)
         buf_addf(out, "the target is consistent up to %s\n", o->consistent_up_to);
+    if (reads_are_ahead(o))
+        buf_addf(out, "reads were sent ahead to the %s; writes go to the %s\n", o->reads,
+                 strcmp(o->reads, "target") == 0 ? "source" : "target");
     if (o->way_back) {
         const char *now = strcmp(o->direction, "back") == 0 ? ", which the changes travel now"
                           : o->rolled_back                  ? " was taken"

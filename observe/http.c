@@ -8,6 +8,7 @@
 
 #include "core/run.h"
 #include "observe/page.h"
+#include "observe/waits.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -315,17 +316,111 @@ static enum MHD_Result answer_health(struct http *h, struct MHD_Connection *c)
     return send_line(c, MHD_HTTP_SERVICE_UNAVAILABLE, line);
 }
 
+/* ---- questions for a server ---- */
+
+#define TIMEOUT_DEFAULT_MS 5000
+
+static enum MHD_Result send_json(struct MHD_Connection *c, unsigned status, const char *text)
+{
+    return send_text(c, status, "application/json", text, strlen(text));
+}
+
+/* Copies an argument; false: it is too long. Absent: "". */
+static bool take_argument(struct MHD_Connection *c, const char *name, char *out, size_t size)
+{
+    const char *value = MHD_lookup_connection_value(c, MHD_GET_ARGUMENT_KIND, name);
+
+    return snprintf(out, size, "%s", value ? value : "") < (int)size;
+}
+
+static bool take_timeout(struct MHD_Connection *c, int64_t *out)
+{
+    char text[8];
+    size_t len;
+
+    *out = TIMEOUT_DEFAULT_MS;
+    if (!take_argument(c, "timeout_ms", text, sizeof(text)))
+        return false;
+    len = strlen(text);
+    if (len == 0)
+        return true;
+    *out = atoi(text);
+    return strspn(text, "0123456789") == len && *out <= WAITS_TIMEOUT_MS;
+}
+
+/* NULL, or what is wrong with it. */
+static const char *take_question(struct MHD_Connection *c, struct wait_question *q)
+{
+    if (!take_argument(c, "of", q->of, sizeof(q->of)) ||
+        (q->of[0] && strcmp(q->of, "source") != 0 && strcmp(q->of, "target") != 0))
+        return "{\"error\":\"of: expected source or target\"}\n";
+    if (!take_timeout(c, &q->timeout_ms))
+        return "{\"error\":\"timeout_ms: expected a number up to 30000\"}\n";
+    if (!take_argument(c, "position", q->position, sizeof(q->position)))
+        return "{\"error\":\"position: too long\"}\n";
+    if (!q->tell && !q->position[0])
+        return "{\"error\":\"position: expected one, as GET /position gives it\"}\n";
+    return NULL;
+}
+
+static void resume(void *connection)
+{
+    MHD_resume_connection(connection);
+}
+
+/* The client is suspended, and comes back to answer() with its place in *seen. */
+static enum MHD_Result ask(struct http *h, struct MHD_Connection *c, bool tell, void **seen)
+{
+    struct wait_question q = {.tell = tell};
+    const char *wrong = take_question(c, &q);
+    struct wait *wait;
+
+    if (wrong)
+        return send_json(c, MHD_HTTP_BAD_REQUEST, wrong);
+    wait = h->o.waits ? wait_reserve(h->o.waits) : NULL;
+    if (!wait)
+        return send_json(c, MHD_HTTP_SERVICE_UNAVAILABLE,
+                         "{\"error\":\"too many are waiting already\"}\n");
+    *seen = wait;
+    MHD_suspend_connection(c);
+    wait_ask(wait, &q, resume, c);
+    return MHD_YES;
+}
+
+static enum MHD_Result ask_position(struct http *h, struct MHD_Connection *c, void **seen)
+{
+    return ask(h, c, true, seen);
+}
+
+static enum MHD_Result ask_wait(struct http *h, struct MHD_Connection *c, void **seen)
+{
+    return ask(h, c, false, seen);
+}
+
+static enum MHD_Result answer_wait(struct MHD_Connection *c, const struct wait *wait)
+{
+    unsigned status;
+    const char *text = wait_answer(wait, &status);
+
+    return send_json(c, status, text);
+}
+
 /* ---- requests ---- */
 
 static const struct {
     const char *path;
     enum MHD_Result (*answer)(struct http *h, struct MHD_Connection *c);
+    enum MHD_Result (*ask)(struct http *h, struct MHD_Connection *c, void **seen);
     bool looks; /* somebody wants to see it now */
 } routes[] = {
-    {"/", answer_page, true},           {"/events", answer_events, true},
-    {"/metrics", answer_metrics, true}, {"/status.json", answer_status, true},
-    {"/healthz", answer_health, false},
+    {"/", answer_page, NULL, true},           {"/events", answer_events, NULL, true},
+    {"/metrics", answer_metrics, NULL, true}, {"/status.json", answer_status, NULL, true},
+    {"/healthz", answer_health, NULL, false}, {"/position", NULL, ask_position, false},
+    {"/wait", NULL, ask_wait, false},
 };
+
+/* *seen of a request whose headers are there, and that waits for nothing. */
+static int second;
 
 bool http_host_is_local(const char *host)
 {
@@ -357,7 +452,6 @@ static enum MHD_Result answer(void *cls, struct MHD_Connection *c, const char *u
                               const char *method, const char *version, const char *body,
                               size_t *body_size, void **seen)
 {
-    static int second;
     struct http *h = cls;
     const char *host = MHD_lookup_connection_value(c, MHD_HEADER_KIND, "Host");
 
@@ -371,6 +465,8 @@ static enum MHD_Result answer(void *cls, struct MHD_Connection *c, const char *u
         *seen = &second;
         return MHD_YES;
     }
+    if (*seen != &second)
+        return answer_wait(c, *seen);
     if (h->loopback && !http_host_is_local(host))
         return send_line(c, MHD_HTTP_MISDIRECTED_REQUEST,
                          "this address is only for this machine itself\n");
@@ -379,9 +475,17 @@ static enum MHD_Result answer(void *cls, struct MHD_Connection *c, const char *u
             continue;
         if (routes[i].looks)
             note_look(h);
-        return routes[i].answer(h, c);
+        return routes[i].ask ? routes[i].ask(h, c, seen) : routes[i].answer(h, c);
     }
     return send_line(c, MHD_HTTP_NOT_FOUND, "there is nothing here\n");
+}
+
+static void completed(void *cls, struct MHD_Connection *c, void **seen,
+                      enum MHD_RequestTerminationCode how)
+{
+    if (*seen && *seen != &second)
+        wait_release(*seen);
+    *seen = NULL;
 }
 
 /* ---- listening ---- */
@@ -468,7 +572,7 @@ int http_open(const struct http_options *o, struct http **out, struct err *e)
         answer, h, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT,
         (unsigned)HTTP_CLIENTS, MHD_OPTION_CONNECTION_MEMORY_LIMIT, CLIENT_MEMORY,
         MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)CLIENT_TIMEOUT_S, MHD_OPTION_THREAD_STACK_SIZE,
-        STACK_BYTES, MHD_OPTION_END);
+        STACK_BYTES, MHD_OPTION_NOTIFY_COMPLETED, completed, NULL, MHD_OPTION_END);
     if (!h->daemon) {
         close(fd);
         free(h);

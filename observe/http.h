@@ -1,9 +1,12 @@
 /* A small server of what others publish: the page, its events, /metrics, /status.json, /healthz.
  * Read-only. It knows nothing of databases, so that a client can neither wait for one nor make one
- * work: whatever is asked, the last published text is the answer.
+ * work: whatever is asked, the last published text is the answer. Two questions are for a server,
+ * GET /position and GET /wait?position=…&timeout_ms=…&of=source|target; they are handed to
+ * observe/waits.h, which bounds what they cost, and the client is suspended until the answer comes.
  *
- * Bounds: HTTP_CLIENTS connections, HTTP_LISTENERS of them on /events; a client that does not read
- * is cut off; a client holds at most one event that is not the newest. Internal to observe/. */
+ * Bounds: HTTP_CLIENTS connections, HTTP_LISTENERS of them on /events, WAITS_MAX waiting; a client
+ * that does not read is cut off; a client holds at most one event that is not the newest. Internal
+ * to observe/. */
 #ifndef LOCKSTEP_OBSERVE_HTTP_H
 #define LOCKSTEP_OBSERVE_HTTP_H
 
@@ -12,7 +15,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define HTTP_CLIENTS 32
+struct waits;
+
+#define HTTP_CLIENTS 64
 #define HTTP_LISTENERS 16
 
 enum http_text { HTTP_EVENT, HTTP_STATUS, HTTP_METRICS, HTTP_TEXTS };
@@ -24,13 +29,14 @@ struct http_options {
     /* What a new client of /events is told first, as the data of an event "hello". */
     void (*hello)(void *ctx, struct buf *out);
     void *ctx;
+    struct waits *waits; /* NULL: /position and /wait are not served; outlives the server */
 };
 
 struct http;
 
 /* ERR_CONFIG: the address cannot be listened at. */
 int http_open(const struct http_options *o, struct http **out, struct err *e);
-/* Cuts all clients off. Takes NULL. */
+/* Cuts all clients off; waits_end() comes before it. Takes NULL. */
 void http_close(struct http *h);
 /* From any thread; the text is copied. */
 void http_publish(struct http *h, enum http_text which, const char *text, size_t len);

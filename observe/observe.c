@@ -31,6 +31,19 @@ void observe_switches(const json_t *cutover, const json_t *rollback, struct phas
                       fact_int(rollback, "epoch", 0) > fact_int(cutover, "epoch", 0));
 }
 
+/* The row of the road that is not gone yet tells whether reads are at its end already. */
+const char *observe_reads(const json_t *cutover, const json_t *rollback,
+                          const struct phase_facts *f)
+{
+    bool back = observe_is_back(f);
+    const json_t *row = back ? rollback : cutover;
+    const char *state = fact_text(row, "state");
+    bool ahead =
+        json_is_object(json_object_get(row, "reads")) && state && strcmp(state, "switched") != 0;
+
+    return back != ahead ? "target" : "source";
+}
+
 const char *observe_phase(const struct phase_facts *f)
 {
     static const char *const nothing[] = {"none", "undone", NULL};
@@ -137,6 +150,7 @@ static int gather_phase(struct gather *g)
     g->back_state = f.rollback ? arena_strdup(g->a, f.rollback) : NULL;
     if (observe_is_back(&f))
         warn_foreign(g, cutover);
+    g->out->reads = observe_reads(cutover, rollback, &f);
     f.caught_up = fact_bool(caught, "reached");
     g->out->phase = arena_strdup(g->a, observe_phase(&f));
     if (finish)

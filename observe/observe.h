@@ -40,6 +40,7 @@ struct observation {
     const char *phase;
     const char *direction; /* in which the applications' changes travel: forward, back */
     bool rolled_back;      /* the applications went to the target and came back */
+    const char *reads;     /* where reads were sent to: source, target */
     const struct observed_way *way_back; /* NULL: there is none, or it cannot be read */
     size_t ntables;
     struct observed_table *tables;
@@ -95,6 +96,9 @@ struct phase_facts {
 void observe_switches(const json_t *cutover, const json_t *rollback, struct phase_facts *f);
 /* Do the applications live on the target? */
 bool observe_is_back(const struct phase_facts *f);
+/* Where reads were sent to: with the writes, or ahead of them. */
+const char *observe_reads(const json_t *cutover, const json_t *rollback,
+                          const struct phase_facts *f);
 /* NULL: not begun. */
 const char *observe_phase(const struct phase_facts *f);
 

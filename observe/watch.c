@@ -7,6 +7,7 @@
 #include "core/run.h"
 #include "observe/http.h"
 #include "observe/page.h"
+#include "observe/waits.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -40,6 +41,7 @@ struct watch {
     struct arena arena; /* of `about` */
     struct page_about about;
     struct http *http;
+    struct waits *waits;
     pthread_t thread;
     atomic_bool quit;
     atomic_llong seen_ms; /* mono_ms of the last observation */
@@ -296,6 +298,9 @@ int watch_open(const struct watch_options *o, struct watch **out, struct err *e)
     snprintf(w->trouble, sizeof(w->trouble), "not read yet");
     atomic_store(&w->seen_ms, mono_ms());
     describe(w);
+    if (waits_open(o->m, &w->waits, e) < 0)
+        goto fail;
+    http.waits = w->waits;
     if (http_open(&http, &w->http, e) < 0)
         goto fail;
     pthread_attr_init(&attr);
@@ -309,7 +314,11 @@ int watch_open(const struct watch_options *o, struct watch **out, struct err *e)
     *out = w;
     return 0;
 fail:
-    http_close(w->http);
+    /* Nobody has asked anything yet, so that its thread cannot hang. */
+    if (w->waits && waits_end(w->waits)) {
+        http_close(w->http);
+        waits_release(w->waits);
+    }
     arena_release(&w->arena);
     free(w);
     return -1;
@@ -328,7 +337,12 @@ void watch_close(struct watch *w)
         log_event(LOG_WARN, "page", "hangs", "did not end within %d s", JOIN_S);
         return;
     }
+    if (!waits_end(w->waits)) {
+        log_event(LOG_WARN, "page", "hangs", "a question to a server does not end");
+        return;
+    }
     http_close(w->http);
+    waits_release(w->waits);
     arena_release(&w->arena);
     free(w);
 }

@@ -21,6 +21,7 @@ const struct engine engine_mysql = {
     .sync = my_sync,
     .current_position = my_current_position,
     .position_text = my_position_text,
+    .position_find = my_position_find,
     .position_distance = my_position_distance,
     .control_install = my_control_install,
     .control_remove = my_control_remove,

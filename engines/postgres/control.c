@@ -72,8 +72,13 @@ int pg_sync(struct db *base, struct err *e)
     return pg_commit(base, e);
 }
 
-/* The insert position at the begin of a page stands behind the page's header, where no record ends
- * and no idle stream ever gets to: the page's begin means the same and is reached. */
+/* A position at the begin of a page stands behind the page's header, where no record ends and no
+ * idle stream ever gets to: the page's begin means the same and is reached. */
+static uint64_t before_header(uint64_t lsn, int64_t offset, int64_t page)
+{
+    return offset == 40 || offset % page == 24 ? lsn - (uint64_t)(offset % page) : lsn;
+}
+
 int pg_current_position(struct db *db, struct position *out, struct err *e)
 {
     static const char sql[] =
@@ -90,10 +95,35 @@ int pg_current_position(struct db *db, struct position *out, struct err *e)
     PQclear(res);
     if (rc != 0 || page <= 0)
         return err_set(e, ERR_FATAL, "the server's position is not an LSN");
-    if (offset == 40 || offset % page == 24)
-        lsn -= (uint64_t)(offset % page);
-    *out = (struct position){.major = lsn};
+    *out = (struct position){.major = before_header(lsn, offset, page)};
     return 0;
+}
+
+int pg_position_find(struct db *db, const char *text, struct position *out, struct err *e)
+{
+    static const char sql[] =
+        "SELECT (pg_walfile_name_offset($1::pg_lsn)).file_offset,"
+        " current_setting('wal_block_size'), $1::pg_lsn <= pg_current_wal_insert_lsn()";
+    uint64_t lsn;
+
+    /* The parser is scanf's, which takes blanks and signs, too. */
+    if (strspn(text, "0123456789abcdefABCDEF/") != strlen(text) || pg_parse_lsn(text, &lsn) != 0 ||
+        lsn == 0)
+        return err_set(e, ERR_CONFIG,
+                       "\"%.60s\" is no position of a PostgreSQL server; expected an LSN such as "
+                       "16/B374D848, as pg_current_wal_insert_lsn() gives it",
+                       text);
+    PGresult *res = pg_query(pg_db_from(db), sql, 1, (const char *const[]){text}, e);
+    if (res == NULL)
+        return err_wrap(e, "looking for the position %.60s", text);
+    int64_t offset = pg_int(res, 0, 0);
+    int64_t page = pg_int(res, 0, 1);
+    bool written = pg_bool(res, 0, 2);
+    PQclear(res);
+    if (page <= 0)
+        return err_set(e, ERR_FATAL, "the server does not tell the size of a page of its log");
+    *out = (struct position){.major = before_header(lsn, offset, page)};
+    return written;
 }
 
 void pg_position_text(struct position p, char *out, size_t size)

@@ -20,6 +20,7 @@ const struct engine engine_postgres = {
     .sync = pg_sync,
     .current_position = pg_current_position,
     .position_text = pg_position_text,
+    .position_find = pg_position_find,
     .position_distance = pg_position_distance,
     .control_install = pg_control_install,
     .control_remove = pg_control_remove,

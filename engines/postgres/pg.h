@@ -137,6 +137,7 @@ int pg_identify(struct db *db, struct server_identity *out, struct err *e);
 int pg_sync(struct db *db, struct err *e);
 int pg_current_position(struct db *db, struct position *out, struct err *e);
 void pg_position_text(struct position p, char *out, size_t size);
+int pg_position_find(struct db *db, const char *text, struct position *out, struct err *e);
 uint64_t pg_position_distance(struct position from, struct position to);
 int pg_control_install(struct db *db, enum db_side side, struct err *e);
 int pg_control_remove(struct db *db, enum db_side side, struct err *e);

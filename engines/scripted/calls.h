@@ -29,6 +29,7 @@ int scripted_identify(struct db *db, struct server_identity *out, struct err *e)
 int scripted_sync(struct db *db, struct err *e);
 int scripted_current_position(struct db *db, struct position *out, struct err *e);
 void scripted_position_text(struct position p, char *out, size_t size);
+int scripted_position_find(struct db *db, const char *text, struct position *out, struct err *e);
 uint64_t scripted_position_distance(struct position from, struct position to);
 
 /* schema.c */

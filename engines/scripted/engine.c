@@ -30,6 +30,7 @@ const struct engine engine_scripted = {
     .sync = scripted_sync,
     .current_position = scripted_current_position,
     .position_text = scripted_position_text,
+    .position_find = scripted_position_find,
     .position_distance = scripted_position_distance,
     .control_install = scripted_control_install,
     .control_remove = scripted_control_remove,

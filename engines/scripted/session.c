@@ -208,6 +208,20 @@ void scripted_position_text(struct position p, char *out, size_t size)
     snprintf(out, size, "%" PRIX64, p.major);
 }
 
+int scripted_position_find(struct db *db, const char *text, struct position *out, struct err *e)
+{
+    struct conn *c = conn_of(db);
+    int end = 0;
+
+    if (conn_enter(c, e) < 0)
+        return -1;
+    *out = (struct position){0, 0};
+    if (sscanf(text, "%16" SCNx64 "%n", &out->major, &end) != 1 || text[end] != '\0')
+        return err_set(e, ERR_CONFIG, "\"%.60s\" is no position; expected hexadecimal digits",
+                       text);
+    return out->major <= c->w->log_end;
+}
+
 uint64_t scripted_position_distance(struct position from, struct position to)
 {
     return to.major > from.major ? to.major - from.major : 0;

@@ -203,6 +203,57 @@ static void a_missing_right_is_named(void **state)
     my_close(db);
 }
 
+static void must_find(struct db *db, const char *text, int rc)
+{
+    struct position found;
+    struct err e = {0};
+
+    if (my_position_find(db, text, &found, &e) != rc)
+        fail_msg("\"%s\" is not found as %d: %s", text, rc, e.msg);
+}
+
+/* What an application gets by SQL, what status shows, what is neither, and what is to come. */
+static void test_position_find(struct db *db)
+{
+    static const char *const none[] = {"",         "42",        "42:",        ":4",     "42:x",
+                                       "x:4",      "16/B374D8", "42:4 ",      "-1:4",   "0-1",
+                                       "0-1-2,",   "0-1-2-3",   "a-1-2",      "42:4:5", "0-1-2;",
+                                       "log.01:4", "x.000001:", "0-1-2 0-1-3"};
+    struct position found;
+    struct position now;
+    struct err e = {0};
+    char text[200];
+    char file[100];
+
+    for (size_t i = 0; i < sizeof(none) / sizeof(none[0]); i++) {
+        must_find(db, none[i], -1);
+        my_position_find(db, none[i], &found, &e);
+        assert_int_equal(e.class, ERR_CONFIG);
+        assert_non_null(strstr(e.msg, "file:offset"));
+    }
+    assert_ok(my_current_position(db, &now, &e));
+    my_position_text(now, text, sizeof text);
+    assert_int_equal(my_position_find(db, text, &found, &e), 1);
+    assert_int_equal(position_cmp(found, now), 0);
+    assert_ok(my_binlog_name(my_db_from(db), now.major, file, sizeof file, &e));
+    snprintf(text, sizeof text, "%s:%llu", file, (unsigned long long)now.minor);
+    assert_int_equal(my_position_find(db, text, &found, &e), 1);
+    assert_int_equal(position_cmp(found, now), 0);
+    must_find(db, "999999:4", 0);
+    if (!my_db_from(db)->maria)
+        return;
+    /* Of this session's own last write, of nobody's, and of several. */
+    snprintf(text, sizeof text, "%s", test_value(db, "SELECT @@last_gtid"));
+    assert_int_equal(my_position_find(db, text, &found, &e), 1);
+    assert_true(position_cmp(found, now) >= 0);
+    snprintf(text, sizeof text, "%s", test_value(db, "SELECT @@global.gtid_current_pos"));
+    must_find(db, text, 1);
+    must_find(db, "0-1-18000000000000000000", 0);
+    must_find(db, "77-1-1", 0);
+    snprintf(text, sizeof text, "%s,77-1-1", test_value(db, "SELECT @@last_gtid"));
+    must_find(db, text, 0);
+}
+
 static void tells_who_and_where_it_is(void **state)
 {
     struct db *db = installed();
@@ -236,6 +287,7 @@ static void tells_who_and_where_it_is(void **state)
                                                                                              << 30);
     my_position_text((struct position){42, 1234}, text, sizeof text);
     assert_string_equal(text, "42:1234");
+    test_position_find(db);
     assert_ok(my_binlog_name(my_db_from(db), p.major, name, sizeof name, &e));
     assert_int_equal(my_binlog_number(name, &number), 0);
     assert_int_equal(number, p.major);

@@ -29,7 +29,7 @@ static void hello(void *ctx, struct buf *out)
 
 static struct http *open_server(int *port)
 {
-    struct http_options o = {"127.0.0.1:0", healthy, hello, NULL};
+    struct http_options o = {"127.0.0.1:0", healthy, hello, NULL, NULL};
     struct http *h = NULL;
     struct err e = {0};
     char url[100];
@@ -103,6 +103,12 @@ static void test_answers(void **state)
     assert_non_null(strstr(ask(port, "PUT /", "localhost"), "HTTP/1.1 405"));
     assert_non_null(strstr(ask(port, "GET /healthz", "evil.example"), "HTTP/1.1 421"));
     assert_non_null(strstr(ask(port, "HEAD /", "127.0.0.1:1"), "HTTP/1.1 200"));
+    assert_non_null(strstr(ask(port, "GET /wait", "localhost"), "HTTP/1.1 400"));
+    assert_non_null(strstr(ask(port, "GET /wait?position=1&timeout_ms=1x", "localhost"), " 400"));
+    assert_non_null(strstr(ask(port, "GET /wait?position=1&of=me", "localhost"), " 400 "));
+    assert_non_null(strstr(ask(port, "GET /position", "evil.example"), "HTTP/1.1 421"));
+    /* This one has nobody to ask a server. */
+    assert_non_null(strstr(ask(port, "GET /position", "localhost"), "HTTP/1.1 503"));
     http_close(h);
 }
 
@@ -155,7 +161,7 @@ static void test_bounds(void **state)
 
 static void test_address(void **state)
 {
-    struct http_options o = {"127.0.0.1:0", healthy, hello, NULL};
+    struct http_options o = {"127.0.0.1:0", healthy, hello, NULL, NULL};
     struct http *second = NULL;
     struct err e = {0};
     char address[40];

@@ -4,6 +4,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -161,6 +162,58 @@ static void test_way_back(void **state)
     assert_non_null(strstr(observe_next(&o), "rollback"));
 }
 
+/* JSON with single quotes. */
+static json_t *quoted(const char *text)
+{
+    char json[300];
+    json_t *out;
+
+    if (!text)
+        return NULL;
+    snprintf(json, sizeof(json), "%s", text);
+    for (char *p = json; *p; p++)
+        *p = *p == '\'' ? '"' : *p;
+    out = json_loads(json, 0, NULL);
+    assert_non_null(out);
+    return out;
+}
+
+/* Reads go with the writes, unless the row of the road that is not gone yet says that they went
+ * ahead. */
+static void test_reads(void **state)
+{
+    static const struct {
+        const char *cutover;
+        const char *rollback; /* NULL: no row */
+        const char *reads;
+    } cases[] = {
+        {NULL, NULL, "source"},
+        {"{'state': 'prepared', 'epoch': 1}", NULL, "source"},
+        {"{'state': 'prepared', 'epoch': 1, 'reads': {'at': 'target'}}", NULL, "target"},
+        {"{'state': 'prepared', 'epoch': 1, 'reads': null}", NULL, "source"},
+        /* Its preparation was undone; the target goes on following. */
+        {"{'state': 'none', 'epoch': 1, 'reads': {'at': 'target'}}", NULL, "target"},
+        {"{'state': 'switched', 'epoch': 1, 'reads': {'at': 'target'}}", NULL, "target"},
+        {"{'state': 'switched', 'epoch': 1}", "{'state': 'prepared', 'epoch': 2}", "target"},
+        {"{'state': 'switched', 'epoch': 1}",
+         "{'state': 'prepared', 'epoch': 2, 'reads': {'at': 'source'}}", "source"},
+        /* Rolled back, and the cutover's row could not be set back. */
+        {"{'state': 'switched', 'epoch': 1, 'reads': {'at': 'target'}}",
+         "{'state': 'switched', 'epoch': 2, 'reads': {'at': 'source'}}", "source"},
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct phase_facts f = {.begun = true};
+        json_t *cutover = quoted(cases[i].cutover);
+        json_t *rollback = quoted(cases[i].rollback);
+
+        observe_switches(cutover, rollback, &f);
+        assert_string_equal(observe_reads(cutover, rollback, &f), cases[i].reads);
+        json_decref(cutover);
+        json_decref(rollback);
+    }
+}
+
 static void test_units(void **state)
 {
     char text[40];
@@ -178,13 +231,10 @@ static void test_units(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_phases),
-        cmocka_unit_test(test_phases_of_the_way_back),
-        cmocka_unit_test(test_lag),
-        cmocka_unit_test(test_unknown_is_null),
-        cmocka_unit_test(test_units),
-        cmocka_unit_test(test_way_back),
-        cmocka_unit_test(test_the_last_switch),
+        cmocka_unit_test(test_phases),   cmocka_unit_test(test_phases_of_the_way_back),
+        cmocka_unit_test(test_lag),      cmocka_unit_test(test_unknown_is_null),
+        cmocka_unit_test(test_reads),    cmocka_unit_test(test_units),
+        cmocka_unit_test(test_way_back), cmocka_unit_test(test_the_last_switch),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -273,6 +273,39 @@ static void control_goes_with_the_last_migration(void **state)
     pg_close(second);
 }
 
+/* What an application gets by SQL, what status shows, what is neither, and what is to come. */
+static void test_position_find(struct db *db)
+{
+    static const char *const none[] = {
+        "",      "0/0",   "16",          "16/",   "/16",  " 1/2",         "1/ 2", "1/2 ",
+        "+1/-2", "1/2/3", "123456789/0", "0x1/2", "1/2g", "mysql.0001:4", "1-2-3"};
+    struct position found;
+    struct position now;
+    struct err e = {0};
+    char text[80];
+
+    for (size_t i = 0; i < sizeof(none) / sizeof(none[0]); i++) {
+        assert_int_equal(pg_position_find(db, none[i], &found, &e), -1);
+        assert_int_equal(e.class, ERR_CONFIG);
+        assert_non_null(strstr(e.msg, "pg_current_wal_insert_lsn"));
+    }
+    assert_ok(pg_current_position(db, &now, &e));
+    pg_position_text(now, text, sizeof text);
+    assert_int_equal(pg_position_find(db, text, &found, &e), 1);
+    assert_int_equal(position_cmp(found, now), 0);
+    snprintf(text, sizeof text, "%s", test_value(db, "SELECT pg_current_wal_insert_lsn()"));
+    assert_int_equal(pg_position_find(db, text, &found, &e), 1);
+    assert_true(position_cmp(found, now) >= 0);
+    assert_int_equal(pg_position_find(db, "ffffff/0", &found, &e), 0);
+    /* Behind the header of a page, and of a segment, no stream comes to stand. */
+    assert_int_equal(pg_position_find(db, "0/1002018", &found, &e), 1);
+    assert_true(found.major == 0x1002000);
+    assert_int_equal(pg_position_find(db, "0/1000028", &found, &e), 1);
+    assert_true(found.major == 0x1000000);
+    assert_int_equal(pg_position_find(db, "0/1002028", &found, &e), 1);
+    assert_true(found.major == 0x1002028);
+}
+
 static void identity_clock_and_positions(void **state)
 {
     struct db *db = open_role(DB_CONTROL);
@@ -300,6 +333,7 @@ static void identity_clock_and_positions(void **state)
     assert_true(pg_position_distance(before, after) > 0);
     pg_position_text((struct position){.major = 0x16B374D848}, text, sizeof text);
     assert_string_equal(text, "16/B374D848");
+    test_position_find(db);
     /* What sync promises. */
     pg_position_text(after, text, sizeof text);
     char sql[200];
