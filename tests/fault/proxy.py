@@ -172,7 +172,7 @@ class Writer:
                 conn.commit()
                 self.acknowledged.add((self.client, n))
                 self.times.append(mono_ms())
-                time.sleep(0.01)
+                time.sleep(0.02)
             except psycopg2.Error as e:
                 code = e.pgcode or "connection"
                 self.codes.add(code)
@@ -180,12 +180,24 @@ class Writer:
                 if code not in CLEAR:
                     self.trouble = f"{code}: {e}"
                     return
-                if conn is not None:
-                    conn.close()
-                conn = None
+                conn = self.recover(conn, code)
                 self.over.wait(0.01)
         if conn is not None:
             conn.close()
+
+    @staticmethod
+    def recover(conn, code):
+        """Refused: again on the same connection. Else a new one."""
+        if conn is None:
+            return None
+        try:
+            if code in ("40001", "25006") and not conn.closed:
+                conn.rollback()
+                return conn
+        except psycopg2.Error:
+            pass
+        conn.close()
+        return None
 
     def gap(self, since):
         times = [t for t in self.times if t >= since - 1000]
@@ -227,12 +239,16 @@ class Test:
         self.lockstep = Lockstep(self.args.binary, self.workdir.path / "migration", "shop",
                                  self.source, self.target)
         self.cleanup.add(self.lockstep.end)
-        hooks = " && ".join(str(ROOT / "docs/proxies" / name)
+        bouncer, haproxy = (ROOT / "docs/proxies" / name
                             for name in ("pgbouncer.sh", "haproxy.sh"))
+        hook = self.lockstep.folder / "switch.sh"
+        hook.write_text("#!/bin/sh\ntest ! -e hook.fails || exit 1\n"
+                        f"env | grep ^LOCKSTEP_ >>hook.env\n{bouncer} & first=$!\n"
+                        f"{haproxy} && wait $first\n")
+        hook.chmod(0o700)
         self.lockstep.config(
             "tables: {include: [shop.*]}\n"
-            f"cutover: {{max_pause: 5s, on_switch: 'test ! -e hook.fails && env | grep ^LOCKSTEP_ "
-            f">>hook.env && {hooks}'}}\n")
+            "cutover: {max_pause: 5s, on_switch: ./switch.sh}\n")
         self.proxies()
         with self.lockstep.passfile.open("a") as f:
             f.write("127.0.0.1:*:*:pgbouncer:console-secret\n")
