@@ -29,6 +29,7 @@ from harness.lockstep import Lockstep  # noqa: E402
 from harness.servers import Server, free_port, make_database, make_roles  # noqa: E402
 
 WRITERS, SEEN, CONTROL = 3, 52, 15
+HELD_S = 0.1  # that apply is held up behind each of those writes
 WAITS = 32  # observe/waits.h
 SCHEMA = """
 CREATE SCHEMA shop;
@@ -172,7 +173,7 @@ class Writer:
                 conn.commit()
                 self.acknowledged.add((self.client, n))
                 self.times.append(mono_ms())
-                time.sleep(0.01)
+                time.sleep(0.02)
             except psycopg2.Error as e:
                 code = e.pgcode or "connection"
                 self.codes.add(code)
@@ -180,12 +181,24 @@ class Writer:
                 if code not in CLEAR:
                     self.trouble = f"{code}: {e}"
                     return
-                if conn is not None:
-                    conn.close()
-                conn = None
+                conn = self.recover(conn, code)
                 self.over.wait(0.01)
         if conn is not None:
             conn.close()
+
+    @staticmethod
+    def recover(conn, code):
+        """Refused: again on the same connection. Else a new one."""
+        if conn is None:
+            return None
+        try:
+            if code in ("40001", "25006") and not conn.closed:
+                conn.rollback()
+                return conn
+        except psycopg2.Error:
+            pass
+        conn.close()
+        return None
 
     def gap(self, since):
         times = [t for t in self.times if t >= since - 1000]
@@ -227,12 +240,16 @@ class Test:
         self.lockstep = Lockstep(self.args.binary, self.workdir.path / "migration", "shop",
                                  self.source, self.target)
         self.cleanup.add(self.lockstep.end)
-        hooks = " && ".join(str(ROOT / "docs/proxies" / name)
+        bouncer, haproxy = (ROOT / "docs/proxies" / name
                             for name in ("pgbouncer.sh", "haproxy.sh"))
+        hook = self.lockstep.folder / "switch.sh"
+        hook.write_text("#!/bin/sh\ntest ! -e hook.fails || exit 1\n"
+                        f"env | grep ^LOCKSTEP_ >>hook.env\n{bouncer} & first=$!\n"
+                        f"{haproxy} && wait $first\n")
+        hook.chmod(0o700)
         self.lockstep.config(
             "tables: {include: [shop.*]}\n"
-            f"cutover: {{max_pause: 5s, on_switch: 'test ! -e hook.fails && env | grep ^LOCKSTEP_ "
-            f">>hook.env && {hooks}'}}\n")
+            "cutover: {max_pause: 5s, on_switch: ./switch.sh}\n")
         self.proxies()
         with self.lockstep.passfile.open("a") as f:
             f.write("127.0.0.1:*:*:pgbouncer:console-secret\n")
@@ -344,28 +361,37 @@ class Test:
         else:
             self.lockstep.must("wait", "--timeout", "20s")
 
-    def reads_its_writes(self, what, times):
+    def reads_its_writes(self, what, times, read):
         writes = psycopg2.connect(self.bouncer.dsn("writes"))
         reads = psycopg2.connect(self.bouncer.dsn("reads"))
         # The control: without waiting, reads miss what was written, or this test proves nothing.
         missed = sum(not self.sees(reads, self.write(writes)[0]) for _ in range(CONTROL))
         if missed == 0:
             raise Failure(f"{what}: also without waiting each of {CONTROL} reads saw its write")
+        lock = read.connect("shop")
+        lock.autocommit = False
         for i in range(times):
+            # Apply is held up for a moment: else asking alone might take long enough.
+            self.lock_checkpoint(lock)
             note, token = self.write(writes)
+            release = threading.Timer(HELD_S, lock.rollback)
+            release.start()
             self.waits(token, i)
+            release.join()
             if not self.sees(reads, note):
                 raise Failure(f"{what}: waited for {token}, and the read does not see row {note} "
                               f"(way {i % 4})")
-        writes.close()
-        reads.close()
+        for conn in (lock, writes, reads):
+            conn.close()
         self.say(f"{what}: {times} of {times} reads behind a wait saw their write; without one "
                  f"{missed} of {CONTROL} did not")
 
     def waits_in_vain(self):
         """Apply stands still: nobody is told that it is reached, and nobody exhausts us."""
         writes = psycopg2.connect(self.bouncer.dsn("writes"))
-        self.hold_apply(writes)
+        lock = self.target.connect("shop")
+        lock.autocommit = False
+        self.lock_checkpoint(lock)
         token = self.write(writes)[1]
         found = self.do("wait", token, "--timeout", "300ms", status=75, answer={"reached": False})
         self.must("position", found["position"], token)
@@ -381,19 +407,15 @@ class Test:
         counts = {code: codes.count(code) for code in set(codes)}
         if counts.get(503, 0) < 1 or counts.get(504, 0) != WAITS:
             raise Failure(f"{WAITS + 10} who wait at once: {counts}, expected {WAITS} times 504")
-        self.target.query("SELECT pg_terminate_backend(%s)", args=(self.holder,))
+        lock.close()
         self.do("wait", token, answer={"reached": True})
         writes.close()
         self.say(f"apply is held: 75, 504; of {WAITS + 10} at once {counts[503]} are sent away")
 
-    def hold_apply(self, writes):
-        """A session on the target has locked the row that apply moves with each transaction."""
-        conn = self.target.connect("shop")
-        self.held = conn
-        conn.autocommit = False
+    @staticmethod
+    def lock_checkpoint(conn):
+        """Apply moves this row with each of its transactions: it waits until conn has ended its own."""
         with conn.cursor() as cur:
-            cur.execute("SELECT pg_backend_pid()")
-            self.holder = cur.fetchone()[0]
             cur.execute("SELECT 1 FROM lockstep.fact WHERE kind = 'checkpoint' FOR UPDATE")
 
     def says_what_is_wrong(self):
@@ -543,7 +565,7 @@ class Test:
         """Reads are ahead, and the side that they went to is gone: they come back all the same."""
         self.do("cutover", "--stage", "reads", answer={"reads": "target"})
         self.target.stop("immediate")
-        found = self.do("rollback", "--stage", "reads", answer={"reads": "source"})
+        self.do("rollback", "--stage", "reads", answer={"reads": "source"})
         self.must("where the proxies lead to", self.where(), ["source"] * 4)
         self.target.start()
         self.target.wait_ready()
@@ -551,7 +573,7 @@ class Test:
         self.must("reads before it is said again", self.lockstep.status()["reads"], "target")
         self.do("rollback", "--stage", "reads", answer={"reads": "source"})
         self.leads("said again", "source", "source")
-        self.say(f"the target died under its reads: {found['lines'][-1][:80]}")
+        self.say("the target died under its reads: they came back to the source without it")
 
     def judge(self):
         self.over.set()
@@ -577,7 +599,7 @@ class Test:
         self.says_what_is_wrong()
         self.names_tables()
         self.stage_of_reads()
-        self.reads_its_writes("reads ahead on the target", SEEN)
+        self.reads_its_writes("reads ahead on the target", SEEN, self.target)
         self.waits_in_vain()
         self.back_and_again()
         self.undone()
@@ -587,7 +609,7 @@ class Test:
         self.do("rollback", "--stage", "reads", answer={"reads": "source", "state": "prepared"})
         self.leads("reads ahead of the rollback", "target", "source")
         self.told("reads", "back")
-        self.reads_its_writes("reads ahead on the source", SEEN // 4)
+        self.reads_its_writes("reads ahead on the source", SEEN // 4, self.source)
         self.do("cutover", "--stage", "reads", answer={"reads": "target"})
         self.leads("reads with the writes again", "target", "target")
         self.do("rollback", "--stage", "reads", answer={"reads": "source"})
