@@ -136,7 +136,7 @@ class Broker(Process):
         if done.returncode:
             raise Failure(f"the broker's storage cannot be made: {done.stdout[-2000:]}")
 
-    def start(self, seconds=60):
+    def start(self, seconds=180):
         for port in (self.port, self.port + 1):
             if listens(port):
                 raise Failure(f"port {port} is taken")
