@@ -401,6 +401,18 @@ class Prober:
                 s[2] == side and s[0] > since for s in reversed(self.seen[-2000:]))
         until(f"the {side} is asked", seconds + 30, asked, every=0.02)
 
+    def judge(self, since):
+        """Failure unless the target took a write since then, and the source none that began later."""
+        opened = min((ended for _, ended, side, code in self.seen
+                      if side == "target" and code is None and ended >= since), default=None)
+        if opened is None:
+            raise Failure("the target never took a probe")
+        late = [began for began, _, side, code in self.seen
+                if side == "source" and code is None and began > opened]
+        if late:
+            raise Failure(f"both sides took writes: the target at {opened:.3f}, the source at "
+                          f"{late[0]:.3f}")
+
     def stop(self):
         self.over.set()
         for t in self.threads:
