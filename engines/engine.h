@@ -328,7 +328,9 @@ struct engine {
     /* ---- positions ---- */
     int (*current_position)(struct db *db, struct position *out, struct err *e);
     void (*position_text)(struct position p, char *out, size_t size); /* the server's own text */
-    uint64_t (*position_distance)(struct position from, struct position to); /* bytes, roughly */
+    /* Bytes of this server's log from one to the other; 0 if they are not in that order. */
+    int (*position_distance)(struct db *db, struct position from, struct position to, uint64_t *out,
+                             struct err *e);
 
     /* ---- control: facts; inside the open transaction if there is one, else autocommit ---- */
     int (*control_install)(struct db *db, enum db_side side, struct err *e); /* idempotent */
