@@ -88,9 +88,10 @@ class Matrix(switch.Bank):
             part, parts = (int(x) for x in args.part.split("/"))
             # Whole cases, each in both roads.
             all_cases = [x for i, x in enumerate(all_cases) if i // 2 % parts == part - 1]
-        if args.cases:
-            all_cases = rng.sample(all_cases, min(args.cases, len(all_cases)))
         roads = {verb: [c for v, c in all_cases if v == verb] for verb in switch.ROADS}
+        if args.cases:
+            n = (args.cases + 1) // 2
+            roads = {verb: rng.sample(cases, min(n, len(cases))) for verb, cases in roads.items()}
         order = []
         for i in range(max(len(r) for r in roads.values())):
             # A road that has no case left is gone undisturbed.
