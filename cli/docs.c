@@ -21,6 +21,10 @@ int command_docs(struct cli *c, struct err *e)
         types_page(c);
         return EXIT_DONE;
     }
+    if (c->json && strcmp(c->operands[0], "cutover") == 0) {
+        cli_put(c, "rows", cutover_rows_json());
+        return EXIT_DONE;
+    }
     for (size_t i = 0; i < sizeof(pages) / sizeof(pages[0]); i++) {
         if (strcmp(c->operands[0], pages[i].name) == 0) {
             pages[i].print(print_line, NULL);

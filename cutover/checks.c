@@ -101,7 +101,8 @@ static int look_lag(struct cutover *c, struct check_result *out, struct err *e)
         return -1;
     if (!found)
         return answer(out, false, "apply has not begun");
-    bytes = c->closing->engine->position_distance(at.next, now);
+    if (c->closing->engine->position_distance(c->closing, at.next, now, &bytes, e) < 0)
+        return -1;
     answer(out, bytes <= LAG_MAX_BYTES, "apply is %llu KiB behind",
            (unsigned long long)(bytes / 1024));
     remedy(out, "wait until lockstep status shows a small lag");

@@ -150,5 +150,8 @@ int cutover_explain(const struct cutover_request *r, bool *ready, struct err *e)
 
 /* The page of the docs that is generated from the rows (docs/cutover.md), line by line. */
 void cutover_print_page(void (*emit)(const char *line, void *ctx), void *ctx);
+/* The rows for programs, in order: from, to, does, again, and undo: may the row be undone? A new
+ * reference. The kill tests are generated from it. */
+json_t *cutover_rows_json(void);
 
 #endif

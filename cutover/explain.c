@@ -298,3 +298,18 @@ void cutover_print_page(void (*emit)(const char *line, void *ctx), void *ctx)
     for (size_t i = 0; i < sizeof(page_tail) / sizeof(page_tail[0]); i++)
         emit(page_tail[i], ctx);
 }
+
+json_t *cutover_rows_json(void)
+{
+    json_t *rows = json_array();
+
+    for (size_t i = 0; i < cutover_row_count; i++) {
+        const struct cutover_row *row = &cutover_rows[i];
+
+        json_array_append_new(rows, json_pack("{s:s, s:s, s:b, s:b, s:s}", "from",
+                                              cutover_state_name(row->from), "to",
+                                              cutover_state_name(row->to), "again", row->again,
+                                              "undo", row->undo != NULL, "does", row->does));
+    }
+    return rows;
+}

@@ -334,7 +334,9 @@ struct engine {
      * acknowledged before the text was read, and that an idle stream reaches. 1; 0: the server has
      * not written so far (yet); -1, ERR_CONFIG if it is no position: says what was expected. */
     int (*position_find)(struct db *db, const char *text, struct position *out, struct err *e);
-    uint64_t (*position_distance)(struct position from, struct position to); /* bytes, roughly */
+    /* Bytes of this server's log from one to the other; 0 if they are not in that order. */
+    int (*position_distance)(struct db *db, struct position from, struct position to, uint64_t *out,
+                             struct err *e);
 
     /* ---- control: facts; inside the open transaction if there is one, else autocommit ---- */
     int (*control_install)(struct db *db, enum db_side side, struct err *e); /* idempotent */

@@ -357,6 +357,7 @@ static int read_way(struct gather *g, struct observed_way *way, struct err *e)
     struct lane_list lanes;
     struct checkpoint c;
     struct position now;
+    uint64_t lag;
     struct retention kept;
     struct fact *facts;
     size_t n;
@@ -365,6 +366,7 @@ static int read_way(struct gather *g, struct observed_way *way, struct err *e)
 
     if (checkpoint_load(db, "forward", &c, e) <= 0 || lanes_load(db, g->a, &lanes, e) < 0 ||
         from->engine->current_position(from, &now, e) < 0 ||
+        from->engine->position_distance(from, c.next, now, &lag, e) < 0 ||
         db->engine->clock_ms(db, &clock, e) < 0 ||
         db->engine->fact_scan(db, "status", "process/", &facts, &n, e) < 0)
         return -1;
@@ -376,7 +378,7 @@ static int read_way(struct gather *g, struct observed_way *way, struct err *e)
     from->engine->position_text(c.next, text, sizeof(text));
     way->consistent_up_to = arena_strdup(g->a, text);
     way->changes = (int64_t)c.changes;
-    way->lag_bytes = (int64_t)from->engine->position_distance(c.next, now);
+    way->lag_bytes = (int64_t)lag;
     add_parked(g, way, &lanes);
     way->state = g->back_state;
     way->retained_bytes = UNKNOWN_COUNT;
@@ -410,6 +412,7 @@ static int gather_checkpoint(struct gather *g)
     const struct engine *engine = g->ends->m->source.engine;
     struct checkpoint c;
     struct position now;
+    uint64_t lag;
     struct err ignored;
     char text[80];
     int found = checkpoint_load(g->ends->target, "forward", &c, g->e);
@@ -419,8 +422,9 @@ static int gather_checkpoint(struct gather *g)
     engine->position_text(c.next, text, sizeof(text));
     g->out->consistent_up_to = arena_strdup(g->a, text);
     g->out->changes = (int64_t)c.changes;
-    if (g->ends->source && engine->current_position(g->ends->source, &now, &ignored) == 0) {
-        g->out->lag_bytes = (int64_t)engine->position_distance(c.next, now);
+    if (g->ends->source && engine->current_position(g->ends->source, &now, &ignored) == 0 &&
+        engine->position_distance(g->ends->source, c.next, now, &lag, &ignored) == 0) {
+        g->out->lag_bytes = (int64_t)lag;
         if (g->out->lag_bytes == 0)
             g->out->lag_seconds = 0;
     }

@@ -186,18 +186,34 @@ void my_position_text(struct position p, char *out, size_t size)
     snprintf(out, size, "%" PRIu64 ":%" PRIu64, p.major, p.minor);
 }
 
-/* Files between the two count with the usual full size: the true one needs a connection. */
-uint64_t my_position_distance(struct position from, struct position to)
+/* A file ends where it ends: a restart, or FLUSH BINARY LOGS, begins the next one early. */
+int my_position_distance(struct db *base, struct position from, struct position to, uint64_t *out,
+                         struct err *e)
 {
-    const uint64_t file = (uint64_t)1024 * 1024 * 1024;
+    struct my_db *db = my_db_from(base);
+    MYSQL_RES *res;
 
+    *out = 0;
     if (position_cmp(to, from) <= 0)
         return 0;
+    *out = to.major == from.major ? to.minor - from.minor : to.minor;
     if (to.major == from.major)
-        return to.minor - from.minor;
-    uint64_t rest = from.minor < file ? file - from.minor : 0;
-    uint64_t files = to.major - from.major - 1;
-    return files > UINT64_MAX / file - 2 ? UINT64_MAX : rest + files * file + to.minor;
+        return 0;
+    res = my_query(db, "SHOW BINARY LOGS", e);
+    if (res == NULL)
+        return err_wrap(e, "listing the binlog files of %s", db->where);
+    for (MYSQL_ROW row; (row = mysql_fetch_row(res)) != NULL;) {
+        uint64_t size = (uint64_t)my_int(row[1]);
+        uint64_t number;
+
+        if (my_binlog_number(row[0], &number) != 0 || number < from.major || number >= to.major)
+            continue;
+        if (number == from.major)
+            size -= from.minor < size ? from.minor : size;
+        *out += size;
+    }
+    mysql_free_result(res);
+    return 0;
 }
 
 /* The server keeps nothing for us: it purges by age or size, whatever we have read. What is told is

@@ -150,7 +150,8 @@ int my_sync(struct db *db, struct err *e);
 int my_current_position(struct db *db, struct position *out, struct err *e);
 void my_position_text(struct position p, char *out, size_t size);
 int my_position_find(struct db *db, const char *text, struct position *out, struct err *e);
-uint64_t my_position_distance(struct position from, struct position to);
+int my_position_distance(struct db *db, struct position from, struct position to, uint64_t *out,
+                         struct err *e);
 int my_control_install(struct db *db, enum db_side side, struct err *e);
 int my_control_remove(struct db *db, enum db_side side, struct err *e);
 int my_control_exists(struct db *db, bool *out, struct err *e);

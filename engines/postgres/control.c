@@ -131,9 +131,13 @@ void pg_position_text(struct position p, char *out, size_t size)
     snprintf(out, size, "%X/%X", (unsigned)(p.major >> 32), (unsigned)p.major);
 }
 
-uint64_t pg_position_distance(struct position from, struct position to)
+int pg_position_distance(struct db *db, struct position from, struct position to, uint64_t *out,
+                         struct err *e)
 {
-    return to.major > from.major ? to.major - from.major : 0;
+    (void)db;
+    (void)e;
+    *out = to.major > from.major ? to.major - from.major : 0;
+    return 0;
 }
 
 int pg_retention(struct db *base, struct arena *a, struct retention *out, struct err *e)

@@ -138,7 +138,8 @@ int pg_sync(struct db *db, struct err *e);
 int pg_current_position(struct db *db, struct position *out, struct err *e);
 void pg_position_text(struct position p, char *out, size_t size);
 int pg_position_find(struct db *db, const char *text, struct position *out, struct err *e);
-uint64_t pg_position_distance(struct position from, struct position to);
+int pg_position_distance(struct db *db, struct position from, struct position to, uint64_t *out,
+                         struct err *e);
 int pg_control_install(struct db *db, enum db_side side, struct err *e);
 int pg_control_remove(struct db *db, enum db_side side, struct err *e);
 int pg_control_exists(struct db *db, bool *out, struct err *e);

@@ -30,7 +30,8 @@ int scripted_sync(struct db *db, struct err *e);
 int scripted_current_position(struct db *db, struct position *out, struct err *e);
 void scripted_position_text(struct position p, char *out, size_t size);
 int scripted_position_find(struct db *db, const char *text, struct position *out, struct err *e);
-uint64_t scripted_position_distance(struct position from, struct position to);
+int scripted_position_distance(struct db *db, struct position from, struct position to,
+                               uint64_t *out, struct err *e);
 
 /* schema.c */
 int scripted_tables(struct db *db, const struct selection *s, struct arena *a,

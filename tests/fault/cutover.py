@@ -5,29 +5,27 @@ that lives, and never may both sides take writes.
 
     cutover.py --binary FILE [--keep] [--undisturbed]
 
-The writers keep receipts: a transfer between two accounts, with a numbered receipt in the same
-transaction. The prober asks both sides all the time, through the application's role.
+The writers are the bank's (harness/bank.py); they follow a file that the hook writes. The prober asks
+both sides all the time, through the application's role.
 """
 
 import argparse
 import json
 import os
 import pathlib
-import random
 import signal
-import subprocess
 import sys
-import threading
 import time
 
 import psycopg2
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from harness.bank import Clients, PostgresDoor, Prober, ddl  # noqa: E402
 from harness.base import Failure, Workdir, guarded, mono_ms, until  # noqa: E402
 from harness.lockstep import Lockstep  # noqa: E402
 from harness.servers import Server, make_database, make_roles  # noqa: E402
 
-WRITERS, ACCOUNTS = 6, 200
+WRITERS = 6
 LEASE_MS = 2000
 # Of one migration, in this order: each next call first takes back (or completes) what the killed
 # one had begun, and is killed in its turn one point further on.
@@ -35,17 +33,13 @@ BEFORE_CLOSED = ["prepared:before", "prepared:after", "fenced:before", "fenced:a
                  "undo:before", "undo:after", "drained:before", "drained:after", "settled:before",
                  "settled:after", "closed:before", "closed:sealed", "closed:after"]
 FROM_CLOSED = ["switched:before", "switched:opened", "switched:after"]
-SCHEMA = """
+SCHEMA = f"""
 CREATE SCHEMA shop;
-CREATE TABLE shop.accounts (id int PRIMARY KEY, balance bigint NOT NULL);
-INSERT INTO shop.accounts SELECT i, 1000 FROM generate_series(1, %d) i;
-CREATE TABLE shop.receipts (client int, n int, PRIMARY KEY (client, n));
-CREATE TABLE shop.ledger (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, amount int);
-CREATE TABLE shop.probes (id text PRIMARY KEY);
+{"; ".join(ddl("postgres", "shop."))};
 CREATE TABLE shop.prepared (id int PRIMARY KEY);
 GRANT USAGE ON SCHEMA shop TO app;
 GRANT ALL ON ALL TABLES IN SCHEMA shop TO app;
-""" % ACCOUNTS
+"""
 CONFIG = """tables: {include: [shop.*]}
 snapshot: {workers: 2}
 cutover: {max_pause: 5s, lease: %dms, on_switch: ./switch.sh}
@@ -55,128 +49,6 @@ cutover: {max_pause: 5s, lease: %dms, on_switch: ./switch.sh}
 def dsn(server):
     return (f"host=127.0.0.1 port={server.port} dbname=shop user=app password=app-secret "
             "connect_timeout=5")
-
-
-class Writers:
-    """Clients that follow a file with the side to write to, as an application would."""
-
-    def __init__(self, dsn_file):
-        self.dsn_file = dsn_file
-        self.over = threading.Event()
-        self.acknowledged = set()
-        self.codes = set()
-        self.doubts = 0
-        self.times = []
-        self.trouble = []
-        self.threads = [threading.Thread(target=self.run, args=(i,), daemon=True)
-                        for i in range(WRITERS)]
-        for t in self.threads:
-            t.start()
-
-    def run(self, client):
-        rng = random.Random(client)
-        conn, n = None, 0
-        while not self.over.is_set():
-            n += 1
-            try:
-                if conn is None:
-                    conn = psycopg2.connect(self.dsn_file.read_text())
-                    conn.set_session(isolation_level=rng.choice(
-                        ("READ COMMITTED", "REPEATABLE READ")))
-                self.transfer(conn, client, n, rng)
-                self.acknowledged.add((client, n))
-                self.times.append(mono_ms())
-            except psycopg2.Error as e:
-                self.refused(e)
-                conn = self.drop(conn)
-                self.over.wait(0.01)
-            except Exception as e:  # a bug of this test
-                self.trouble.append(repr(e))
-                return
-        self.drop(conn)
-
-    @staticmethod
-    def drop(conn):
-        if conn is not None:
-            conn.close()
-
-    def refused(self, e):
-        code = e.pgcode or "connection"
-        self.codes.add(code)
-        self.doubts += code in ("connection", "57P01", "57P02")
-        # 57P0x: ended by an administrator, a crash, a server that is starting.
-        if code not in ("40001", "40P01", "25006", "57P01", "57P02", "57P03", "connection"):
-            self.trouble.append(f"{code}: {e}")
-
-    @staticmethod
-    def transfer(conn, client, n, rng):
-        a, b = sorted(rng.sample(range(1, ACCOUNTS + 1), 2))
-        amount = rng.randint(-5, 5)
-        with conn.cursor() as cur:
-            cur.execute("UPDATE shop.accounts SET balance = balance - %s WHERE id = %s", (amount, a))
-            cur.execute("UPDATE shop.accounts SET balance = balance + %s WHERE id = %s", (amount, b))
-            cur.execute("INSERT INTO shop.ledger (amount) VALUES (%s)", (amount,))
-            cur.execute("INSERT INTO shop.receipts VALUES (%s, %s)", (client, n))
-        conn.commit()
-        time.sleep(0.004)
-
-    def stop(self):
-        self.over.set()
-        for t in self.threads:
-            t.join(20)
-        if self.trouble:
-            raise Failure(f"writers saw other errors than clear ones: {self.trouble[:3]}")
-
-
-class Prober:
-    """Tries to write on both sides in turn; keeps (began, ended, side, code or None)."""
-
-    def __init__(self, source, target):
-        self.dsns = {"source": dsn(source), "target": dsn(target)}
-        self.seen = []
-        self.over = threading.Event()
-        self.thread = threading.Thread(target=self.run, daemon=True)
-        self.thread.start()
-
-    def run(self):
-        conns, n = {}, 0
-        while not self.over.wait(0.003):
-            n += 1
-            for side, where in self.dsns.items():
-                began = time.monotonic()
-                code = None
-                try:
-                    if side not in conns:
-                        conns[side] = psycopg2.connect(where)
-                        conns[side].autocommit = True
-                    with conns[side].cursor() as cur:
-                        cur.execute("INSERT INTO shop.probes VALUES (%s)", (f"{side}{n}",))
-                except psycopg2.Error as e:
-                    code = e.pgcode or "connection"
-                    if conns.get(side) is not None and conns[side].closed:
-                        conns.pop(side)
-                self.seen.append((began, time.monotonic(), side, code))
-
-    def stop(self):
-        self.over.set()
-        self.thread.join(20)
-
-    def last(self, side):
-        return next((s[3] for s in reversed(self.seen) if s[2] == side), "none")
-
-    def judge(self, since):
-        """Failure if a write on the source began after one on the target had been taken."""
-        opened = None
-        for began, ended, side, code in self.seen:
-            if ended < since or code is not None:
-                continue
-            if side == "target" and opened is None:
-                opened = ended
-            if side == "source" and opened is not None and began > opened:
-                raise Failure(f"both sides took writes: target at {opened:.3f}, "
-                              f"source at {began:.3f}")
-        if opened is None:
-            raise Failure("the target never took a probe")
 
 
 class Cutover:
@@ -211,8 +83,12 @@ class Cutover:
                         "env | grep '^LOCKSTEP_' | sort >hook.env\n"
                         f"printf '%s' '{dsn(self.target)}' >dsn.new\nmv dsn.new dsn\n")
         hook.chmod(0o700)
-        self.writers = Writers(self.dsn_file)
+        self.doors = {s.name: PostgresDoor(s.port) for s in servers}
+        self.writers = Clients(self.doors, WRITERS, 0.004, "shop.", self.route, crashes=True)
         self.cleanup.add(self.writers.over.set)
+
+    def route(self, refused):
+        return "target" if self.dsn_file.read_text() == dsn(self.target) else "source"
 
     def follow(self):
         self.lockstep.start()
@@ -220,17 +96,11 @@ class Cutover:
         # The target's tables exist from here on; the application may use them there.
         self.target.psql("shop", input="GRANT USAGE ON SCHEMA shop TO app;"
                          "GRANT ALL ON ALL TABLES IN SCHEMA shop TO app")
-        self.prober = Prober(self.source, self.target)
+        self.prober = Prober(self.doors, "shop.", every=0.003)
         self.cleanup.add(self.prober.over.set)
 
-    def cutover(self, *args, kill=None, stop=None):
-        self.lockstep.env.pop("LOCKSTEP_TEST_KILL", None)
-        if kill:
-            self.lockstep.env["LOCKSTEP_TEST_KILL"] = kill
-        try:
-            return self.lockstep.do("cutover", "--yes", *args, timeout=60)
-        finally:
-            self.lockstep.env.pop("LOCKSTEP_TEST_KILL", None)
+    def cutover(self, *args, kill=None):
+        return self.lockstep.do("cutover", "--yes", *args, timeout=60, kill=kill)
 
     def state(self):
         return self.state_on(self.target)
@@ -306,23 +176,14 @@ class Cutover:
 
     def stopped_at(self, point, *args, command="cutover"):
         """A coordinator that stands still there until it gets SIGCONT."""
-        env = dict(self.lockstep.env, LOCKSTEP_TEST_STOP=point)
-        log = (self.lockstep.folder / "hung.log").open("wb")
-        hung = subprocess.Popen([self.lockstep.binary, "-c", str(self.lockstep.file), command,
-                                 "--yes", *args], cwd=self.lockstep.folder, env=env,
-                                stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-        self.cleanup.add(hung.kill)
-        stat = pathlib.Path(f"/proc/{hung.pid}/stat")
-
-        def stands():
-            if hung.poll() is not None:
-                raise Failure(f"cutover ended before {point}: {self.hung_log()}")
-            return stat.read_text().rsplit(")", 1)[1].split()[0] == "T"
-        until(f"it stands at {point}", 30, stands, every=0.02)
-        return hung
+        self.standing = self.lockstep.stand(point, command, "--yes", *args)
+        self.cleanup.add(self.standing.kill)
+        if self.standing.ended() is not None:
+            raise Failure(f"{command} ended before {point}: {self.hung_log()}")
+        return self.standing.process
 
     def hung_log(self):
-        return (self.lockstep.folder / "hung.log").read_text()
+        return self.standing.text()
 
     def stalls(self):
         """Apply stands still: neither marker may be taken for passed."""
@@ -426,24 +287,14 @@ class Cutover:
         self.must("status", self.lockstep.phase(), "switched")
 
     def judge(self):
-        mark = len(self.writers.acknowledged)
-        until("writers go on on the target", 20,
-              lambda: len(self.writers.acknowledged) > mark + 50)
+        self.writers.go_on("on the target")
         self.must("source probe", self.prober.last("source"), "25006")
         self.prober.stop()
         self.writers.stop()
         first_refusal = next(s[0] for s in self.prober.seen if s[2] == "target" and s[3])
         self.prober.judge(first_refusal)
-        there = set(self.target.query("SELECT client, n FROM shop.receipts", "shop"))
-        lost = self.writers.acknowledged - there
-        if lost:
-            raise Failure(f"{len(lost)} acknowledged transactions are missing: {sorted(lost)[:5]}")
-        extra = len(there - self.writers.acknowledged)
-        if extra > self.writers.doubts:
-            raise Failure(f"{extra} receipts that nobody was told of, {self.writers.doubts} doubts")
-        total = self.target.value("SELECT sum(balance) FROM shop.accounts", "shop")
-        self.must("sum of all balances", int(total), ACCOUNTS * 1000)
-        rows, most = self.target.query("SELECT count(*), max(id) FROM shop.ledger", "shop")[0]
+        self.writers.audit(lambda sql: self.target.query(sql, "shop"), "target")
+        most = self.target.value("SELECT max(id) FROM shop.ledger", "shop")
         last = self.target.value("SELECT last_value FROM shop.ledger_id_seq", "shop")
         if last < most:
             raise Failure(f"the identity's sequence stands at {last}, below {most}")
@@ -458,7 +309,7 @@ class Cutover:
             raise Failure("the hook's facts hold a password")
         gaps = sorted(b - a for a, b in zip(self.writers.times, self.writers.times[1:]))
         self.say(f"{len(self.writers.acknowledged)} acknowledged transfers, all on the target; the "
-                 f"sum holds; errors seen: {sorted(self.writers.codes)}; longest gap {gaps[-1]} ms")
+                 f"sum holds; errors seen: {self.writers.seen()}; longest gap {gaps[-1]} ms")
 
     def undisturbed(self):
         """The pause, by the writers' own clock, of a cutover that nobody disturbs."""
@@ -475,7 +326,7 @@ class Cutover:
         conn = psycopg2.connect(dsn(self.source))
         conn.autocommit = True
         with conn.cursor() as cur:
-            cur.execute("INSERT INTO shop.probes VALUES ('after finish')")
+            cur.execute("INSERT INTO shop.probes VALUES ('after finish', 1)")
         conn.close()
         for server in (self.source, self.target):
             left = server.value("SELECT count(*) FROM pg_trigger WHERE tgname LIKE '!lockstep%%'",

@@ -17,7 +17,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from cutover import ACCOUNTS, BEFORE_CLOSED, FROM_CLOSED, Cutover, dsn  # noqa: E402
+from cutover import BEFORE_CLOSED, FROM_CLOSED, Cutover, dsn  # noqa: E402
 from harness.base import Failure, guarded, until  # noqa: E402
 
 TABLES = ("accounts", "receipts", "ledger", "prepared", "keyless", "wide")
@@ -62,13 +62,7 @@ class Rollback(Cutover):
                         "mv dsn.new dsn\n")
 
     def rollback(self, *args, kill=None):
-        env = self.lockstep.env
-        if kill:
-            env["LOCKSTEP_TEST_KILL"] = kill
-        try:
-            return self.lockstep.do("rollback", "--yes", *args, timeout=90)
-        finally:
-            env.pop("LOCKSTEP_TEST_KILL", None)
+        return self.lockstep.do("rollback", "--yes", *args, timeout=90, kill=kill)
 
     def refuses_rollback(self):
         for args in (("--yes",), ("--dry-run",)):
@@ -76,8 +70,7 @@ class Rollback(Cutover):
             self.must("rollback before a cutover", code, 4)
 
     def goes(self, what):
-        mark = len(self.writers.acknowledged)
-        until(f"writers go on {what}", 30, lambda: len(self.writers.acknowledged) > mark + 100)
+        self.writers.go_on(what, 100)
 
     def cannot_carry(self):
         """A way back that does not carry is taken away again, and nobody was refused a write."""
@@ -231,16 +224,8 @@ class Rollback(Cutover):
     def judge_back(self):
         self.prober.stop()
         self.writers.stop()
-        here = set(self.source.query("SELECT client, n FROM shop.receipts", "shop"))
-        lost = self.writers.acknowledged - here
-        if lost:
-            raise Failure(f"{len(lost)} acknowledged transactions are missing: {sorted(lost)[:5]}")
-        extra = len(here - self.writers.acknowledged)
-        if extra > self.writers.doubts:
-            raise Failure(f"{extra} receipts that nobody was told of, {self.writers.doubts} doubts")
-        total = self.source.value("SELECT sum(balance) FROM shop.accounts", "shop")
-        self.must("sum of all balances", int(total), ACCOUNTS * 1000)
-        rows, most = self.source.query("SELECT count(*), max(id) FROM shop.ledger", "shop")[0]
+        self.writers.audit(lambda sql: self.source.query(sql, "shop"), "source")
+        most = self.source.value("SELECT max(id) FROM shop.ledger", "shop")
         last = self.source.value("SELECT last_value FROM shop.ledger_id_seq", "shop")
         if last < most:
             raise Failure(f"the identity's sequence stands at {last}, below {most}")
@@ -249,7 +234,7 @@ class Rollback(Cutover):
             raise Failure(f"the hook was not told the direction: {env}")
         self.same()
         self.say(f"{len(self.writers.acknowledged)} acknowledged transfers, all on both sides; the "
-                 f"sum holds; errors seen: {sorted(self.writers.codes)}")
+                 f"sum holds; errors seen: {self.writers.seen()}")
 
     def never_both(self):
         """No two accepted probes, one a side, whose intervals tell that both were open at once:

@@ -65,10 +65,12 @@ class Lockstep:
             text = text.replace(f"@{word}@", value)
         return text
 
-    def do(self, *args, timeout=300):
-        """Runs a command to its end: (exit status, stdout, stderr)."""
+    def do(self, *args, timeout=300, kill=None):
+        """Runs a command to its end: (exit status, stdout, stderr). `kill`: the point of a switch at
+        which it dies."""
         argv = [self.binary, "-c", str(self.file), *args]
-        child = subprocess.Popen(argv, cwd=self.folder, env=self.env, text=True,
+        env = dict(self.env, LOCKSTEP_TEST_KILL=kill) if kill else self.env
+        child = subprocess.Popen(argv, cwd=self.folder, env=env, text=True,
                                  stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                  stderr=subprocess.PIPE, start_new_session=True)
         try:
@@ -83,8 +85,14 @@ class Lockstep:
             child.wait()
             raise
         with (self.folder / "commands.log").open("a") as f:
-            f.write(f"$ lockstep {' '.join(args)} -> {child.returncode}\n{out}{err}\n")
+            f.write(f"$ lockstep {' '.join(args)}{f' (killed at {kill})' if kill else ''}"
+                    f" -> {child.returncode}\n{out}{err}\n")
         return child.returncode, out, err
+
+    def stand(self, point, *args):
+        """Starts a command and waits until it stands still at this point of a switch, where it stays
+        until SIGCONT, or has ended before it (Standing.ended)."""
+        return Standing(self, point, args).await_stop(60)
 
     def must(self, *args, status=0, timeout=300):
         got, out, err = self.do(*args, timeout=timeout)
@@ -184,6 +192,54 @@ class Lockstep:
             got = self.none_parked(self.status())
             return got if got and got.get("phase") in wanted else None
         return until(f"phase {' or '.join(wanted)}", seconds, probe, every=0.3)
+
+
+class Standing:
+    """A command of a migration that has stopped itself (LOCKSTEP_TEST_STOP)."""
+
+    def __init__(self, lockstep, point, args):
+        self.point = point
+        self.log = lockstep.folder / "standing.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [lockstep.binary, "-c", str(lockstep.file), *args], cwd=lockstep.folder,
+                env=dict(lockstep.env, LOCKSTEP_TEST_STOP=point), stdout=log, stderr=log,
+                stdin=subprocess.DEVNULL)
+        self.stat = pathlib.Path(f"/proc/{self.process.pid}/stat")
+
+    def stands(self):
+        return (self.process.poll() is not None or
+                self.stat.read_text().rsplit(")", 1)[1].split()[0] == "T")
+
+    def await_stop(self, seconds):
+        try:
+            until(f"it stands at {self.point}", seconds, self.stands, every=0.02)
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def ended(self):
+        """The exit status if it never came to stand, else None."""
+        return self.process.poll()
+
+    def go_on(self, seconds):
+        """Its exit status, once it goes on."""
+        self.process.send_signal(signal.SIGCONT)
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise Failure(f"it did not end within {seconds} s of standing at {self.point}: "
+                          f"{self.text()}")
+
+    def kill(self):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+    def text(self):
+        return self.log.read_text(errors="replace")[-2000:]
 
 
 def _environ(pid):
