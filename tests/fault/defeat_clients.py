@@ -10,6 +10,7 @@ import threading
 import time
 
 PAUSE = 0.04
+REFUSED_PAUSE = 0.12  # as the error's hint has it
 INSERT = "INSERT INTO marks (kind, n) VALUES ('{k}', {n})"
 INSERT_2 = "INSERT INTO marks (kind, n) VALUES ('{k}', {m})"
 HOLD, LATE = "hold", "late"
@@ -116,7 +117,7 @@ class Client:
         try:
             while not self.over.is_set():
                 n += self.step(n + 1)
-                self.over.wait(self.kind.pause)
+                self.over.wait(max(self.kind.pause, REFUSED_PAUSE if self.side.closed else 0))
         except Exception as e:  # a bug of this test
             self.trouble = repr(e)
         finally:

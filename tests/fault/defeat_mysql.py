@@ -101,7 +101,7 @@ def distributed(client, n):
 def left_open(client, n):
     """An XA branch with work in it, neither ended nor prepared when the side closes."""
     def work():
-        client.do(INSERT, n)
+        client.do(ASIDE, n)
         client.hold()
         if client.side.closed:
             time.sleep(0.5)
@@ -188,7 +188,8 @@ KINDS = [
          setup=["SET SESSION TRANSACTION READ WRITE"]),
     Kind("xa", "XA PREPARE before, XA COMMIT behind", run=distributed, pause=0.9,
          **ASIDE_SEEN),
-    Kind("xa left open", "an XA branch that is not prepared when the side closes", run=left_open),
+    Kind("xa left open", "an XA branch that is not prepared when the side closes", run=left_open,
+         **ASIDE_SEEN),
     Kind("load data", "LOAD DATA LOCAL that runs over the flip", run=loaded, marks=2),
     Kind("definer root", "a procedure whose definer read_only does not stop",
          [HOLD, "CALL mark_as_root('{k}', {n})"]),
@@ -209,7 +210,7 @@ KINDS = [
          ["BEGIN", "SELECT n FROM registers WHERE kind = '{k}' FOR UPDATE", HOLD,
           "UPDATE registers SET n = {n} WHERE kind = '{k}'", "COMMIT"], **REGISTER),
     Kind("truncate", "TRUNCATE, then a new row", run=emptied, rule="last",
-         observe="SELECT n FROM emptied_{s}"),
+         observe="SELECT n FROM emptied_{s}", pause=0.25),
     Kind("creates", "CREATE TABLE AS, then a write",
          ["CREATE TABLE IF NOT EXISTS apart AS SELECT 1 AS n", INSERT]),
     Kind("lock tables", "LOCK TABLES … WRITE over the flip",

@@ -288,7 +288,7 @@ KINDS = [
     Kind("copy", "COPY FROM STDIN that runs over the flip", run=copied, marks=2),
     Kind("truncate", "TRUNCATE and a new row", ["BEGIN", "TRUNCATE emptied_{s}", HOLD,
          "INSERT INTO emptied_{s} VALUES ({n})", "COMMIT"], rule="last",
-         observe="SELECT n FROM emptied_{s}"),
+         observe="SELECT n FROM emptied_{s}", pause=0.25),
     Kind("owner disarms", "the owner takes the trigger off", run=disarms, user="shop_owner",
          sides=("source",), alike=True),
     Kind("superuser disarms", "a superuser takes the trigger off", run=disarms, user="postgres"),
