@@ -141,7 +141,7 @@ class Defeat:
             side.hold = HOLD_S
             if side.end.kind != "postgres":
                 defeat_mysql.job(side.end)
-        self.sides[1].closed = True
+        self.sides[1].told("sealed")
         self.crews[1].start()
         self.cleanup.add(self.crews[1].stop)
         self.say(f"{sum(len(c.clients) for c in self.crews)} clients of "
@@ -175,10 +175,19 @@ class Defeat:
         mark = opening.acknowledged()
         until("the clients go on there", 30, lambda: opening.acknowledged() > mark + 150)
         time.sleep(self.args.linger)
+        self.nothing_lost(opening)
         self.say(f"{command}: writes were held for {json.loads(out).get('pause_ms')} ms"
                  + (f", {attempt} attempts" if attempt > 1 else ""))
 
     # ---- the verdict ----
+
+    def nothing_lost(self, opening):
+        """All that the clients of the closed side were told is on the one that opened, by now."""
+        found = [text for crew in self.crews if crew is not opening for c in crew.clients
+                 if not c.kind.at_home for text in c.lost(opening.side.end.query, opening.side.opened)]
+        found += [w for w in (self.lockstep.status() or {})["warnings"] if "it is sealed" in w]
+        if found:
+            raise Failure("\n  ".join([f"{len(found)} findings (seed {self.args.seed}):", *found]))
 
     def marks(self, end):
         return {(k, int(n)) for k, n in end.query("SELECT kind, n FROM marks")}

@@ -14,6 +14,7 @@ REFUSED_PAUSE = 0.12  # as the error's hint has it
 INSERT = "INSERT INTO marks (kind, n) VALUES ('{k}', {n})"
 INSERT_2 = "INSERT INTO marks (kind, n) VALUES ('{k}', {m})"
 HOLD, LATE = "hold", "late"
+SEALED = ("25006", "4151")  # what only a sealed side says
 
 
 class Refused(Exception):
@@ -25,20 +26,18 @@ class Lost(Exception):
 
 
 class Kind:
-    """name; what it does; steps: statements, HOLD (until the side closes, or not for long), LATE (a
-    moment more); or `run`(client, n) in their place. rule: `all` (each acknowledged mark is there)
+    """name; what it does; steps: statements, HOLD (until the side closes, or not for long), LATE
+    (past its seal); or `run`(client, n) in their place. rule: `all` (each acknowledged mark is there)
     or `last` (the last one overwrote the others). observe: how to read the marks. wrong: a count
     that must be 0. marks: how many a unit writes. only: the kinds of direction it is good for."""
 
     def __init__(self, name, what, steps=(), run=None, rule="all", user="app", marks=1,
                  observe="SELECT n FROM marks WHERE kind = '{k}'", wrong=None, sides=("source",
-                 "target"), alike=False, pause=PAUSE, fresh=False, setup=(), lasting=False, whole=True,
-                 at_home=False):
+                 "target"), alike=False, pause=PAUSE, fresh=False, setup=(), whole=True, at_home=False):
         self.name, self.what, self.steps, self.run = name, what, steps, run
         self.rule, self.user, self.marks, self.observe = rule, user, marks, observe
         self.wrong, self.sides, self.alike, self.pause = wrong, sides, alike, pause
         self.fresh, self.setup = fresh, setup  # a session for each unit; what a session begins with
-        self.lasting = lasting  # it keeps a unit open for longer than the fence waits
         self.at_home = at_home  # what it writes to is not migrated
         self.whole = whole  # all marks of a unit, or none
 
@@ -48,13 +47,16 @@ class Side:
 
     def __init__(self, end, name, open_session):
         self.end, self.name, self.open_session = end, name, open_session
-        self.closed = False
-        self.flips = 0
+        self.closed = self.sealed = False
+        self.opened = 0.0  # when it last took a write after it had refused one
         self.hold = 0.0
 
-    def told(self, closed):
-        self.flips += closed and not self.closed
-        self.closed = closed
+    def told(self, code):
+        """The code of its refusal, None for none."""
+        if self.closed and code is None:
+            self.opened = time.monotonic()
+        self.closed = code is not None
+        self.sealed = code in SEALED
 
 
 class Client:
@@ -66,6 +68,7 @@ class Client:
         self.began_closed = False
         self.acked, self.refused, self.doubts = set(), set(), set()
         self.met, self.late, self.logins = 0, 0, 0
+        self.asked, self.latest = 0.0, 0.0  # begin of its last statement, and of the last one done
         self.codes = collections.Counter()
         self.trouble = None
         self.over = threading.Event()
@@ -78,6 +81,7 @@ class Client:
         return {"k": self.label, "n": n * 10, "m": n * 10 + 1, "s": self.side.name}
 
     def do(self, sql, n=0):
+        self.asked = time.monotonic()
         return self.session.do(sql.format(**self.words(n)) if "{" in sql else sql)
 
     def hold(self):
@@ -87,6 +91,15 @@ class Client:
             time.sleep(0.002)
         if self.side.closed and not self.began_closed:
             time.sleep(self.rng.uniform(0, 0.06))
+        self.asked = time.monotonic()
+
+    def outlast(self):
+        """Past the seal, so that what nobody has waited for comes behind the last marker."""
+        end = time.monotonic() + 3
+        while self.side.closed and not self.began_closed and time.monotonic() < end:
+            if self.side.sealed:
+                end = min(end, time.monotonic() + 0.5)
+            time.sleep(0.01)
 
     def unit(self, n):
         if self.kind.run:
@@ -96,8 +109,7 @@ class Client:
             if step == HOLD:
                 self.hold()
             elif step == LATE:
-                time.sleep(self.rng.uniform(0, 0.04) + (0.6 if self.kind.lasting and
-                                                        self.side.closed else 0))
+                self.outlast()
             else:
                 self.do(step, n)
 
@@ -131,14 +143,15 @@ class Client:
         except (Refused, Lost) as e:
             self.logins += 1
             self.codes[str(e)] += 1
-            self.tell(True)
+            self.tell(e)
             self.close()
             return 0
         try:
             self.unit(n)
             self.acked |= self.marks(n)
+            self.latest = self.asked
             self.late += self.side.closed and not self.began_closed
-            self.tell(False)
+            self.tell(None)
         except Refused as e:
             self.refused |= self.marks(n)
             self.failed(e)
@@ -153,12 +166,12 @@ class Client:
 
     def failed(self, e):
         self.codes[str(e)] += 1
-        self.tell(True)
+        self.tell(e)
         self.met += self.side.closed and not self.began_closed
 
-    def tell(self, closed):
+    def tell(self, e):
         if self.kind.name == "autocommit":
-            self.side.told(closed)
+            self.side.told(None if e is None else str(e))
 
     # ---- the verdict ----
 
@@ -172,6 +185,23 @@ class Client:
             if count:
                 found.append(f"{count} rows that contradict its marks")
         return [f"{self.label}: {text}" for text in found]
+
+    def lost(self, query, opened):
+        """While its side is closed, of what it was told: what the other one has not, and what was
+        asked for when that was open already (and is carried there as a stranger's write)."""
+        if self.latest > opened:
+            return [f"{self.label}: acknowledged {self.latest - opened:.3f} s after the other side "
+                    "had opened"]
+        told, doubts = set(self.acked), set(self.doubts)
+        words = {"k": self.label, "s": self.side.name}
+        seen = {int(n) for (n,) in query(self.kind.observe.format(**words))}
+        if self.kind.rule == "last":
+            last = max(told, default=0)
+            fine = last in seen or not seen or any(n > last for n in doubts & seen)
+        else:
+            fine = told <= seen
+        return [] if fine else [f"{self.label}: acknowledged, and not on the side that lives: "
+                                f"{sorted(told - seen)[-5:]}"]
 
     def all_wrong(self, seen):
         lost, slipped = self.acked - seen, self.refused & seen

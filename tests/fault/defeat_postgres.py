@@ -278,7 +278,7 @@ KINDS = [
     Kind("prepared", "PREPARE TRANSACTION before, COMMIT PREPARED behind", run=two_phase(False)),
     Kind("prepares late", "PREPARE TRANSACTION when it is closed", run=two_phase(True)),
     Kind("idle", "idle in transaction after a write, for longer than the fence waits",
-         ["BEGIN", INSERT, HOLD, LATE, "COMMIT"], lasting=True),
+         ["BEGIN", INSERT, HOLD, LATE, "COMMIT"]),
     Kind("read write", "overrides every read-only setting", [
         "SET default_transaction_read_only = off",
         "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE", "BEGIN READ WRITE", HOLD, INSERT,
@@ -331,6 +331,8 @@ KINDS = [
     Kind("lock table", "LOCK TABLE … ACCESS EXCLUSIVE over the flip", [
         "BEGIN", "LOCK TABLE locked_{s} IN ACCESS EXCLUSIVE MODE", HOLD,
         "INSERT INTO locked_{s} VALUES ({n})", "COMMIT"], observe="SELECT n FROM locked_{s}"),
+    Kind("prepared idle", "prepares when it is closed for good", ["BEGIN", INSERT, HOLD, LATE,
+         "PREPARE TRANSACTION '{k} {n}'", "COMMIT PREPARED '{k} {n}'"]),
     Kind("savepoint", "goes back to a savepoint when it is refused, and commits",
          run=back_to_savepoint),
 ]
