@@ -17,6 +17,7 @@ import json
 import os
 import pathlib
 import signal
+import subprocess
 import sys
 import time
 
@@ -25,9 +26,9 @@ sys.path.insert(0, str(HERE.parents[1]))
 sys.path.insert(0, str(HERE.parent))
 import defeat_mysql  # noqa: E402
 import defeat_postgres  # noqa: E402
-from defeat_clients import Crew, Innocent, Side  # noqa: E402
+from defeat_clients import Crew, Innocent, Refused, Side  # noqa: E402
 from harness.base import Failure, Workdir, guarded, until  # noqa: E402
-from harness.ends import make_end  # noqa: E402
+from harness.ends import DATABASE, make_end  # noqa: E402
 from harness.lockstep import Lockstep  # noqa: E402
 
 KINDS = ("postgres", "mariadb")
@@ -159,6 +160,39 @@ class Defeat:
         decide()
         self.say("a prepared transaction: named, undone, then decided by its owner")
 
+    def disarmed(self):
+        """Where lockstep may not refuse DDL (its event trigger is off here), the owner takes the
+        trigger off under the lease and writes: that is carried, and he is refused by the seal."""
+        owner = self.sides[0].open_session("shop_owner", "owner")
+        self.source.server.psql(DATABASE, input='ALTER EVENT TRIGGER "!lockstep_fence" DISABLE')
+        env = dict(self.lockstep.env, LOCKSTEP_TEST_STOP="fenced:after")
+        log = self.lockstep.folder / "stopped.log"
+        with log.open("wb") as out:
+            stopped = subprocess.Popen([self.lockstep.binary, "-c", str(self.lockstep.file),
+                                        "cutover", "--yes"], cwd=self.lockstep.folder, env=env,
+                                       stdout=out, stderr=out, stdin=subprocess.DEVNULL)
+        self.cleanup.add(stopped.kill)
+        stat = pathlib.Path(f"/proc/{stopped.pid}/stat")
+        until("it stands when it has fenced", 60, lambda: stopped.poll() is not None or
+              stat.read_text().rsplit(")", 1)[1].split()[0] == "T", every=0.01)
+        owner.do("ALTER TABLE marks DISABLE TRIGGER ALL")
+        owner.do("INSERT INTO marks VALUES ('owner under the lease', 1)")
+        stopped.send_signal(signal.SIGCONT)
+        code = stopped.wait(90)
+        if code != 0:
+            raise Failure(f"cutover past a disarmed table: {code}\n{log.read_text()}")
+        try:
+            owner.do("INSERT INTO marks VALUES ('owner under the seal', 1)")
+            raise Failure("the owner writes on a sealed source: his trigger was not put back")
+        except Refused as e:
+            if str(e) != "25006":
+                raise Failure(f"the owner on the sealed source: {e}") from None
+        if not self.target.query("SELECT 1 FROM marks WHERE kind = 'owner under the lease'"):
+            raise Failure("what the owner wrote under the lease is not on the target")
+        owner.close()
+        self.source.server.psql(DATABASE, input='ALTER EVENT TRIGGER "!lockstep_fence" ENABLE ALWAYS')
+        self.say("the owner took the trigger off under the lease: carried, and refused by the seal")
+
     def switch(self, command, opening):
         """Its clients keep trying; one of them may be in the way, which must be told and undone."""
         for attempt in range(1, ATTEMPTS + 1):
@@ -249,7 +283,9 @@ class Defeat:
         self.follow()
         self.prepare()
         self.stuck()
-        for _ in range(self.args.rounds):
+        for i in range(self.args.rounds):
+            if i == 0 and self.source.kind == "postgres":
+                self.disarmed()
             self.switch("cutover", self.crews[1])
             self.switch("rollback", self.crews[0])
         self.judge(self.source, self.target)
