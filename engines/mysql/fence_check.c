@@ -96,17 +96,19 @@ static void check_rights(struct my_db *db, bool accounts, const char *object, st
 
 /* Whom read_only does not stop, besides us: nobody can, but somebody should know. On MariaDB 1 <<
  * 33 is READ ONLY ADMIN, as mysql.global_priv keeps rights; until 10.11 SUPER (1 << 15) held it. */
+#define MARIA_EXEMPT                                                                               \
+    "(SELECT a.* FROM (SELECT * FROM " MARIA_ACCOUNTS ") a WHERE a.access & (1 << 33)"             \
+    " OR a.version < 101100 AND a.access & (1 << 15)) w"
+#define MYSQL_EXEMPT                                                                               \
+    "(SELECT g.User AS user, g.Host AS host FROM " MYSQL_ACCOUNTS                                  \
+    " WHERE g.Super_priv = 'Y' UNION SELECT g.User, g.Host FROM " MYSQL_ACCOUNTS                   \
+    " JOIN mysql.global_grants r ON r.USER = g.User AND r.HOST = g.Host"                           \
+    " WHERE r.PRIV = 'CONNECTION_ADMIN') w"
+
 static void check_exempt(struct my_db *db, const char *object, struct arena *a,
                          struct findings *out)
 {
-    const char *who = answer_of(
-        db, a,
-        db->maria ? NAMES "(SELECT * FROM " MARIA_ACCOUNTS ") w WHERE w.access & (1 << 33)"
-                          " OR w.version < 101100 AND w.access & (1 << 15)"
-                  : NAMES "(SELECT g.User AS user, g.Host AS host FROM " MYSQL_ACCOUNTS
-                          " WHERE g.Super_priv = 'Y' UNION SELECT g.User, g.Host FROM"
-                          " " MYSQL_ACCOUNTS " JOIN mysql.global_grants r ON r.USER = g.User"
-                          " AND r.HOST = g.Host WHERE r.PRIV = 'CONNECTION_ADMIN') w");
+    const char *who = answer_of(db, a, db->maria ? NAMES MARIA_EXEMPT : NAMES MYSQL_EXEMPT);
 
     if (who == NULL) {
         const char *me = text_of(db, a, "SELECT current_user()");
@@ -128,6 +130,59 @@ static void check_exempt(struct my_db *db, const char *object, struct arena *a,
                          arena_printf(a, "these accounts write while the fence is closed: %s", who),
                          "no application may use them during the switch"});
     }
+}
+
+/* A procedure, and a job of the scheduler, does what its definer may, whoever calls it; a function
+ * does not come past the end of its caller's statement. */
+#define DEFINED(procedures, events, schema, exempt)                                                \
+    "SELECT group_concat(d.what ORDER BY 1 SEPARATOR ', ') FROM (SELECT" procedures                \
+    " UNION ALL SELECT" events ") d JOIN " exempt " ON d.definer = concat(w.user, '@', w.host)"    \
+    " WHERE d." schema " NOT IN (" MY_SYSTEM_SCHEMAS ", '" MY_CONTROL "')"
+#define MARIA_DEFINED                                                                              \
+    DEFINED(" concat('procedure ', p.db, '.', p.name) AS what, p.db, p.definer FROM mysql.proc p"  \
+            " WHERE p.type = 'PROCEDURE' AND p.security_type = 'DEFINER'",                         \
+            " concat('event ', v.db, '.', v.name), v.db, v.definer FROM mysql.event v"             \
+            " WHERE v.status = 'ENABLED'",                                                         \
+            "db", MARIA_EXEMPT)
+#define MYSQL_DEFINED                                                                              \
+    DEFINED(" concat('procedure ', p.routine_schema, '.', p.routine_name) AS what,"                \
+            " p.routine_schema AS db, p.definer FROM information_schema.routines p"                \
+            " WHERE p.routine_type = 'PROCEDURE' AND p.security_type = 'DEFINER'",                 \
+            " concat('event ', v.event_schema, '.', v.event_name), v.event_schema, v.definer"      \
+            " FROM information_schema.events v WHERE v.status = 'ENABLED'",                        \
+            "db", MYSQL_EXEMPT)
+
+static void check_definers(struct my_db *db, const char *object, struct arena *a,
+                           struct findings *out)
+{
+    /* Where MySQL does not show them it says nothing of that. */
+    bool shown = db->maria || (granted(db, a, "SHOW_ROUTINE") && granted(db, a, "EVENT"));
+    const char *what = shown ? answer_of(db, a, db->maria ? MARIA_DEFINED : MYSQL_DEFINED) : NULL;
+    const char *me;
+
+    if (what != NULL && what[0] != '\0')
+        findings_add(a, out,
+                     (struct finding){
+                         false, object,
+                         arena_printf(a,
+                                      "these write while the fence is closed, whoever calls them,"
+                                      " since their definers may: %s",
+                                      what),
+                         "ALTER PROCEDURE … SQL SECURITY INVOKER, and ALTER EVENT … DISABLE during "
+                         "the switch"});
+    if (what != NULL)
+        return;
+    me = text_of(db, a, "SELECT current_user()");
+    findings_add(a, out,
+                 (struct finding){
+                     false, object,
+                     "lockstep's account may not see whether procedures and events write while"
+                     " the fence is closed, by the rights of their definers",
+                     db->maria ? arena_printf(a,
+                                              "GRANT SELECT ON mysql.proc TO %s; GRANT SELECT"
+                                              " ON mysql.event TO %s",
+                                              me, me)
+                               : arena_printf(a, "GRANT SHOW_ROUTINE, EVENT ON *.* TO %s", me)});
 }
 
 /* Who writes to these databases, by a right on the server, on a database (its name is a pattern) or
@@ -233,4 +288,5 @@ void my_fence_findings(struct my_db *db, const char *object, const char *schemas
     check_closed(db, object, a, out);
     check_rights(db, accounts, object, a, out);
     check_exempt(db, object, a, out);
+    check_definers(db, object, a, out);
 }

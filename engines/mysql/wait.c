@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <openssl/err.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -133,10 +134,19 @@ static void never_block(MYSQL *conn)
         (void)fcntl(fd, F_SETFL, flags | O_NONBLOCK);
 }
 
+/* OpenSSL's errors are the thread's, not the connection's, and the library takes one that another
+ * connection has left (a session that was ended) for its own: what only has to wait would be lost.
+ */
+static int step(struct my_op *op, MYSQL *conn, int ready)
+{
+    ERR_clear_error();
+    return op->step(op, conn, ready);
+}
+
 int my_op_run(struct my_op *op, MYSQL *conn, int timeout_ms, int grace_ms)
 {
     size_t before = op->incoming != NULL ? bytes_read(conn) : 0;
-    int wants = op->step(op, conn, 0);
+    int wants = step(op, conn, 0);
 
     while (wants != 0) {
         int64_t deadline = timeout_ms < 0 ? INT64_MAX : mono_ms() + timeout_ms;
@@ -148,7 +158,7 @@ int my_op_run(struct my_op *op, MYSQL *conn, int timeout_ms, int grace_ms)
             incoming_more(op->incoming, bytes_read(conn) - before);
         if (op->uri != NULL)
             never_block(conn);
-        wants = op->step(op, conn, ready);
+        wants = step(op, conn, ready);
     }
     if (op->uri != NULL)
         never_block(conn);

@@ -40,6 +40,9 @@ GRANT ALL ON lockstep.* TO lockstep@'%';
 GRANT REPLICATION SLAVE, BINLOG MONITOR, SLAVE MONITOR, READ_ONLY ADMIN, CONNECTION ADMIN, RELOAD,
     PROCESS, SHOW DATABASES, CREATE USER ON *.* TO lockstep@'%';
 GRANT SELECT ON mysql.global_priv TO lockstep@'%';
+-- To see which procedures and events would come past a closed fence.
+GRANT SELECT ON mysql.proc TO lockstep@'%';
+GRANT SELECT ON mysql.event TO lockstep@'%';
 
 -- Last: compose.yaml takes this account as the sign that all is there.
 CREATE USER app@'%' IDENTIFIED BY 'demo-app';

@@ -203,9 +203,9 @@ class MysqlServer:
 # The least that lockstep needs on either side: the way back makes a source of the target.
 MARIADB_RIGHTS = ("REPLICATION SLAVE, BINLOG MONITOR, SLAVE MONITOR, READ_ONLY ADMIN, "
                   "CONNECTION ADMIN, RELOAD, PROCESS, SHOW DATABASES, CREATE USER",
-                  ["mysql.global_priv"])
+                  ["mysql.global_priv", "mysql.proc", "mysql.event"])
 MYSQL_RIGHTS = ("REPLICATION SLAVE, REPLICATION CLIENT, SYSTEM_VARIABLES_ADMIN, CONNECTION_ADMIN, "
-                "XA_RECOVER_ADMIN, RELOAD, PROCESS, SHOW DATABASES, CREATE USER",
+                "XA_RECOVER_ADMIN, RELOAD, PROCESS, SHOW DATABASES, CREATE USER, SHOW_ROUTINE, EVENT",
                 ["mysql.user", "mysql.global_grants"])
 
 

@@ -94,10 +94,12 @@ static void grant_all(struct db *root)
     test_sql(root, maria ? "GRANT REPLICATION SLAVE, BINLOG MONITOR, SLAVE MONITOR, READ_ONLY"
                            " ADMIN, CONNECTION ADMIN, RELOAD, PROCESS, SHOW DATABASES, CREATE USER "
                            "ON *.* TO " ROLE "@'%';"
-                           "GRANT SELECT ON mysql.global_priv TO " ROLE "@'%'"
+                           "GRANT SELECT ON mysql.global_priv TO " ROLE "@'%';"
+                           "GRANT SELECT ON mysql.proc TO " ROLE "@'%';"
+                           "GRANT SELECT ON mysql.event TO " ROLE "@'%'"
                          : "GRANT REPLICATION SLAVE, REPLICATION CLIENT, SYSTEM_VARIABLES_ADMIN,"
                            " CONNECTION_ADMIN, XA_RECOVER_ADMIN, RELOAD, PROCESS, SHOW DATABASES,"
-                           " CREATE USER ON *.* TO " ROLE "@'%';"
+                           " CREATE USER, SHOW_ROUTINE, EVENT ON *.* TO " ROLE "@'%';"
                            "GRANT SELECT ON mysql.user TO " ROLE "@'%';"
                            "GRANT SELECT ON mysql.global_grants TO " ROLE "@'%'");
     test_sql(root, "GRANT ALL ON lockstep.* TO " ROLE "@'%';"
@@ -264,7 +266,8 @@ static void finds_rights(void **state)
     } cases[] = {
         {"REVOKE REPLICATION SLAVE ON *.* FROM " ROLE "@'%'", "REPLICATION SLAVE ON *.*", true},
         {"REVOKE PROCESS ON *.* FROM " ROLE "@'%'", "PROCESS", true},
-        {"REVOKE ALL ON lockstep.* FROM " ROLE "@'%'", "EVENT ON `lockstep`.*", true},
+        {"REVOKE ALL ON lockstep.* FROM " ROLE "@'%'; REVOKE EVENT ON *.* FROM " ROLE "@'%'",
+         "EVENT ON `lockstep`.*", true},
         {"REVOKE SELECT ON `ls\\_check\\_%`.* FROM " ROLE "@'%'", "no table", true},
         {"REVOKE UPDATE ON `ls\\_check\\_%`.* FROM " ROLE "@'%'", "UPDATE ON `" SHOP "`.*", false},
     };
