@@ -16,6 +16,7 @@ static const struct cli_option status_options[] = {
 static const struct cli_option cutover_options[] = {
     {"dry-run", NULL, "print the road and how its guards stand; changes nothing"},
     {"max-pause", "5s", "the longest that writes are held; then everything is undone"},
+    {"accept-foreign", NULL, "go, though somebody wrote on the sealed side that opens"},
     END};
 static const struct cli_option finish_options[] = {
     {"abandon", NULL, "give the migration up, wherever it stands; the target keeps its rows"}, END};

@@ -64,8 +64,9 @@ static void write_record(struct cli *c, const char *folder, const char *migratio
 
 static void tell(struct cli *c, const json_t *record, bool back)
 {
-    static const char *const members[] = {"state", "direction", "position", "pause_ms",
-                                          "hook",  "sequences", "way_back", "way_back_refused"};
+    static const char *const members[] = {
+        "state",     "direction", "position",         "pause_ms",        "hook",
+        "sequences", "way_back",  "way_back_refused", "foreign_accepted"};
     const char *position = json_string_value(json_object_get(record, "position"));
     const char *hook = json_string_value(json_object_get(record, "hook"));
     const json_t *pause = json_object_get(record, "pause_ms");
@@ -172,6 +173,7 @@ static int command_switch(struct cli *c, bool back, struct err *e)
     r.source = config_uri_redact(&a, x.config.source);
     r.target = config_uri_redact(&a, x.config.target);
     r.holder_is_dead = holder_is_dead;
+    r.accept_foreign = cli_option(c, "accept-foreign") != NULL;
     folder_of_file(x.config.file, folder, sizeof(folder));
     r.folder = folder;
     rc = cli_option(c, "dry-run") ? dry_run(c, &r, e) : conduct(c, &x, &r, e);
