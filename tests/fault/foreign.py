@@ -209,6 +209,16 @@ class Foreign:
         self.must("rows of the living source", self.rows("source"), living)
         self.refused("cutover")
 
+    def refuses_again(self):
+        """The fences that an intruder switched off are armed again by the next switch."""
+        try:
+            self.source.write("INSERT INTO stock VALUES (2, 2)")
+        except Exception as refusal:   # psycopg2's or pymysql's
+            if not any(word in str(refusal) for word in ("lockstep", "read-only", "read_only", "locked")):
+                raise
+            return
+        raise Failure("the source takes an application's write behind the second switch")
+
     def go(self):
         self.before_the_switch()
         self.settle("target")
@@ -218,6 +228,7 @@ class Foreign:
         self.wait_told("target", 4)
         self.command("cutover", "--yes", "--accept-foreign", status=0)
         self.settle("target")
+        self.refuses_again()
         self.must("rows of both sides", self.rows("source"), self.rows("target"))
         self.command("finish", "--yes", status=0)
 

@@ -46,6 +46,8 @@ UPDATE shop.wide SET body = body || '!' WHERE id % 3 = 0; DELETE FROM shop.wide 
 
 
 class Rollback(Cutover):
+    accepts = ()   # options of every rollback
+
     def set_up(self):
         super().set_up()
         # What the way back needs besides; `check` names it.
@@ -66,7 +68,7 @@ class Rollback(Cutover):
         if kill:
             env["LOCKSTEP_TEST_KILL"] = kill
         try:
-            return self.lockstep.do("rollback", "--yes", *args, timeout=90)
+            return self.lockstep.do("rollback", "--yes", *self.accepts, *args, timeout=90)
         finally:
             env.pop("LOCKSTEP_TEST_KILL", None)
 
@@ -210,7 +212,11 @@ class Rollback(Cutover):
                          user="lockstep")
         until("status warns of a write on the closed side", 20, lambda: any(
             "though it is sealed" in w for w in (self.lockstep.status() or {})["warnings"]))
-        self.say("a write on the closed side is told")
+        self.must("rows of it on the target", self.target.value(
+            "SELECT count(*) FROM shop.keyless WHERE note = 'foreign'", "shop"), 0)
+        self.must("rollback over it", self.rollback()[0], 4)
+        self.accepts = ("--accept-foreign",)
+        self.say("C09: a write on the closed side is told, kept apart, and holds the rollback up")
 
     def same(self):
         def rows(server, table):
