@@ -147,7 +147,7 @@ class Foreign:
         self.must("rows behind the refusal", (self.rows("source"), self.rows("target")), before)
 
     def before_the_switch(self):
-        """On the target, sealed since `prepared`, while the applications write on the source."""
+        """C09: on the target, sealed since `prepared`, while the applications write on the source."""
         self.command("cutover", "--yes", status=-signal.SIGKILL, kill="prepared:after")
         living = self.rows("source")
         Intruder(self.target).transactions(["INSERT INTO orders VALUES (100, 'too early')"])
@@ -161,7 +161,7 @@ class Foreign:
         self.must("what is told of the target behind it", self.told("target")[0]["not_acknowledged"], 0)
 
     def behind_the_switch(self):
-        """On the source: three tables' worth of facts, a large transaction, more than are kept."""
+        """C09: on the source. Facts of several tables, a large transaction, more than are kept."""
         living = self.rows("target")
         values = ", ".join(f"({n}, 'a stranger''s row, long enough that a batch does not hold all')"
                            for n in range(1000, 1000 + LARGE))

@@ -130,6 +130,7 @@ class Sequences:
         return MysqlEnd(workdir, side, MARIADB_STEP if side == "source" else None)
 
     def disjoint(self, what):
+        """C04"""
         one, other = self.numbers
         for name in one.given:
             again = set(one.given[name]) & set(other.given[name])

@@ -63,6 +63,7 @@ static void cached_blocks(void **state)
     assert_true(next(&from, &there) > 1000 + 2 * (100 + 10 * 50));
 }
 
+/* C04: neither does the margin fail there, nor does it use the last numbers up. */
 static void near_the_end(void **state)
 {
     struct sequence_value from = counter(32700, 1, 1, 32767);
