@@ -13,6 +13,11 @@
  * the middle of a transaction: the journal holds its first half, then, from a new generation, all
  * of it; the half is forgotten, with what streaming has written of it.
  *
+ * Behind a switch the stream's source is closed, and a transaction that comes from there all the
+ * same is foreign: it is told, and never written (control/foreign.h). Whether the switch was made
+ * is asked in the target transaction that would write it, under the state row's lock: a coordinator
+ * that writes `closed` waits, and finds it applied like all that was drained.
+ *
  * What the target refuses even along the source's own road parks the table: the batch is rolled
  * back, the lane is parked at the last commit, and the journal is read from there once more,
  * without that table. */
@@ -85,7 +90,8 @@ static void stand_of(const struct checkpoint *c, struct stand *out)
                           .epoch = c->epoch,
                           .ts_us = c->ts_us,
                           .txns = c->txns,
-                          .changes = c->changes};
+                          .changes = c->changes,
+                          .turns = c->turns};
     snprintf(out->marker, sizeof(out->marker), "%s", c->marker);
 }
 
@@ -122,6 +128,7 @@ static int connect_target(struct apply *a, struct err *e)
     status = stream_fact_load(a->db, &arena, &stream, e);
     start.next = stream.start;
     start.epoch = stream.epoch;
+    start.turns = turns_begin(a->m);
     arena_release(&arena);
     if (status == 0)
         status = checkpoint_take(a->db, "forward", &start, &a->checkpoint, e);
@@ -157,8 +164,44 @@ static int advance_main(struct apply *a, struct checkpoint *to, struct err *e)
     to->ts_us = f->ts_us;
     to->txns = f->txns;
     to->changes = f->changes;
+    to->turns = f->turns;
     snprintf(to->marker, sizeof(to->marker), "%s", f->marker);
     return checkpoint_advance(a->db, "forward", &a->checkpoint, to, e);
+}
+
+/* The batch's last transaction came from a side that is sealed: is that closed? Asked in the open
+ * transaction. */
+static int settle_suspect(struct apply *a, struct cursor *c, struct err *e)
+{
+    const struct turns *turns = &c->frontier.turns;
+    /* A way back begins on a side that nobody may write on yet. */
+    bool closed = turns->epoch == 0;
+
+    if (c->suspicion != SUSPECT_ASK)
+        return 0;
+    if (!closed && switch_is_closed(a->db, a->m, &closed, e) < 0)
+        return -1;
+    cursor_settle(c, closed);
+    return 0;
+}
+
+/* A whole foreign transaction is in the batch: it is counted in the transaction that passes it. */
+static bool has_foreign(const struct cursor *c)
+{
+    return c->suspicion == SUSPECT_FOREIGN && !c->in_txn && c->foreign.changes > 0;
+}
+
+static void tell_foreign(const struct apply *a, const struct cursor *c)
+{
+    char position[80];
+    struct buf text;
+
+    buf_init(&text, BUF_MAX_TEXT);
+    foreign_print(&c->foreign, &text);
+    a->m->source.engine->position_text(c->foreign.txn.commit, position, sizeof(position));
+    log_event(LOG_WARN, "apply", "foreign-write", "side=%s at=%s %s",
+              a->m->back ? "target" : "source", position, text.data ? text.data : "");
+    buf_release(&text);
 }
 
 /* A lane's own progress; at its end it follows. */
@@ -180,11 +223,14 @@ static int commit_batch(struct apply *a, struct cursor *c, struct err *e)
     struct lane lane = {0};
     int status;
 
-    if (open_txn(a, c, e) < 0 || portion_run(a, c->items, c->complete, e) < 0)
+    if (open_txn(a, c, e) < 0 || (!c->in_txn && settle_suspect(a, c, e) < 0) ||
+        portion_run(a, c->items, c->complete, e) < 0)
         return -1;
     /* From here on no table is to blame, and none is parked for it. */
     a->culprit = NULL;
     status = c == &a->main ? advance_main(a, &to, e) : advance_lane(a, &lane, e);
+    if (status == 0 && has_foreign(c))
+        status = foreign_store(a->db, a->m, &to.turns, &c->foreign, e);
     if (status < 0)
         return -1;
     if (a->db->engine->commit(a->db, e) < 0)
@@ -193,6 +239,10 @@ static int commit_batch(struct apply *a, struct cursor *c, struct err *e)
         a->checkpoint = to;
     else
         c->only->lane = lane;
+    if (has_foreign(c))
+        tell_foreign(a, c);
+    if (!c->in_txn)
+        c->suspicion = SUSPECT_NONE;
     c->streaming = false;
     c->at = c->frontier;
     /* Behind the end of a streamed transaction the batch may hold the next one's begin: it stays.
@@ -320,6 +370,22 @@ static int forget_streamed(struct apply *a, struct cursor *c, struct err *e)
     return 0;
 }
 
+/* A portion of a transaction that has not ended. One that turns out to be foreign leaves nothing to
+ * write, and the rest of it is only counted. */
+static int stream_portion(struct apply *a, struct cursor *c, struct err *e)
+{
+    if (open_txn(a, c, e) < 0)
+        return -1;
+    c->streaming = true;
+    if (settle_suspect(a, c, e) < 0)
+        return -1;
+    if (c->suspicion == SUSPECT_FOREIGN) {
+        c->streaming = false;
+        return a->db->engine->rollback(a->db, e);
+    }
+    return portion_run(a, c->items, c->n, e);
+}
+
 /* 1 worked, 0 nothing to do, -1. */
 static int execute(struct apply *a, struct cursor *c, struct err *e)
 {
@@ -331,13 +397,8 @@ static int execute(struct apply *a, struct cursor *c, struct err *e)
         return on_table_changed(a, c, e) < 0 ? -1 : 1;
     if (!cursor_is_full(c) || c->stopped)
         return 0;
-    if (c->n) {
-        if (open_txn(a, c, e) < 0)
-            return -1;
-        c->streaming = true;
-        if (portion_run(a, c->items, c->n, e) < 0)
-            return -1;
-    }
+    if (c->n && stream_portion(a, c, e) < 0)
+        return -1;
     cursor_consume(c, c->n);
     return 1;
 }
@@ -361,6 +422,8 @@ static int start_lane(struct apply *a, struct track *track, struct err *e)
         .next = track->lane.next, .record = track->lane.record, .epoch = a->checkpoint.epoch};
 
     cursor_init(&a->lane, a->m, &a->tracks);
+    if (foreign_spans_load(a->db, &a->lane.foreign_spans, e) < 0)
+        return -1;
     a->lane.only = track;
     a->lane.stop_record = a->checkpoint.record;
     a->lane_active = true;

@@ -63,6 +63,8 @@ int cursor_seek(struct cursor *c, struct db *target, const struct stand *at, str
     c->discard = false;
     c->stopped = false;
     c->streaming = false;
+    c->suspicion = SUSPECT_NONE;
+    c->known_closed = false;
     if (owned_journal(c->m, target, &journal, e) < 0)
         return -1;
     if (journal_reader_open(&journal.options, stand.record, &c->reader, e) < 0)
@@ -109,6 +111,7 @@ void cursor_consume(struct cursor *c, size_t done)
         bytes += change_bytes(&items[i].change) + ITEM_COST;
     }
     c->large = large && left > 0;
+    c->suspect_from = c->suspect_from > done ? c->suspect_from - done : 0;
     used = c->arena;
     c->arena = c->spare;
     c->spare = used;
@@ -141,6 +144,36 @@ static void discard_unfinished(struct cursor *c)
     c->n = c->complete;
     c->in_txn = false;
     c->discard = true;
+    c->suspicion = SUSPECT_NONE;
+}
+
+/* A lane leaves out what the main stream found to be foreign when it came by. */
+static void suspect(struct cursor *c)
+{
+    c->suspicion = SUSPECT_NONE;
+    if (c->only)
+        c->skipping = c->skipping || foreign_spans_hold(&c->foreign_spans, c->txn.commit);
+    if (c->skipping || c->only || !c->frontier.turns.shut)
+        return;
+    c->suspicion = c->known_closed ? SUSPECT_FOREIGN : SUSPECT_ASK;
+    c->suspect_from = c->n;
+    foreign_begin(&c->foreign, &c->txn);
+}
+
+void cursor_settle(struct cursor *c, bool foreign)
+{
+    invariant(c->suspicion == SUSPECT_ASK);
+    c->suspicion = foreign ? SUSPECT_FOREIGN : SUSPECT_NONE;
+    c->known_closed = foreign;
+    if (!foreign)
+        return;
+    c->n = c->suspect_from;
+    if (c->in_txn)
+        return;
+    /* It has ended, and was taken for one of ours. */
+    c->complete = c->n;
+    c->frontier.txns--;
+    c->frontier.changes -= c->txn_changes;
 }
 
 static int on_begin(struct cursor *c, const struct record *r, struct err *e)
@@ -151,6 +184,7 @@ static int on_begin(struct cursor *c, const struct record *r, struct err *e)
     c->txn = r->txn;
     c->txn_changes = 0;
     c->skipping = is_applied(&r->txn, &c->frontier);
+    suspect(c);
     if (c->has_stop && position_cmp(r->txn.commit, c->stop) >= 0)
         c->stopped = true;
     return 0;
@@ -167,6 +201,11 @@ static int on_end(struct cursor *c, const struct record *r, uint64_t number, str
     c->frontier.epoch = r->txn.epoch;
     c->frontier.next = r->txn.next;
     c->frontier.ts_us = r->txn.ts_us;
+    if (c->suspicion == SUSPECT_FOREIGN)
+        return 0;
+    /* Nothing that travels: of tables of our own, or of nobody's. */
+    if (c->foreign.changes == 0)
+        c->suspicion = SUSPECT_NONE;
     c->frontier.txns++;
     c->frontier.changes += c->txn_changes;
     c->complete = c->n;
@@ -189,6 +228,10 @@ static int on_change(struct cursor *c, const struct record *r, struct err *e)
         return err_set(e, ERR_FATAL, "the journal holds a change outside of a transaction");
     if (c->skipping)
         return 0;
+    if (c->suspicion != SUSPECT_NONE)
+        foreign_count(&c->foreign, &r->change);
+    if (c->suspicion == SUSPECT_FOREIGN)
+        return 0;
     track = tracks_find(c->tracks, table_label(r->change.table));
     if (!is_followed(c, track))
         return 0;
@@ -201,9 +244,20 @@ static int on_change(struct cursor *c, const struct record *r, struct err *e)
     return 0;
 }
 
+/* Sent again it is no news: what lies behind it was judged by it. */
+static void on_mark(struct cursor *c, const struct record *r)
+{
+    if (position_cmp(r->next, c->frontier.next) < 0)
+        return;
+    turns_pass(&c->frontier.turns, r->token);
+    c->known_closed = false;
+}
+
 static void on_position(struct cursor *c, const struct record *r, uint64_t number)
 {
     c->frontier.record = number + 1;
+    if (r->kind == RECORD_MARK)
+        on_mark(c, r);
     if (position_cmp(r->next, c->frontier.next) > 0)
         c->frontier.next = r->next;
     if (r->kind == RECORD_MARK)
@@ -281,6 +335,9 @@ bool cursor_is_full(const struct cursor *c)
     /* A streamed transaction that has ended is committed before another begins: should that one
      * turn out unfinished, what it wrote goes by a rollback, which must not take this one along. */
     if (c->streaming && !c->in_txn)
+        return true;
+    /* One that a switch makes suspicious is the last of its batch. */
+    if (c->suspicion != SUSPECT_NONE && !c->in_txn)
         return true;
     return !c->in_txn && held >= c->m->batch_bytes / 100 * BATCH_SOFT_PERCENT;
 }

@@ -4,6 +4,7 @@
 #define LOCKSTEP_APPLY_CURSOR_H
 
 #include "apply/track.h"
+#include "control/foreign.h"
 #include "journal/journal.h"
 #include "schemas/avro/codec.h"
 
@@ -22,6 +23,14 @@ struct stand {
     uint64_t txns;
     uint64_t changes;
     char marker[TOKEN_MAX];
+    struct turns turns;
+};
+
+/* The open transaction, or the last one in the batch, with regard to a switch of its source. */
+enum suspicion {
+    SUSPECT_NONE,
+    SUSPECT_ASK,    /* its side may be closed: the executor asks, before it commits any of it */
+    SUSPECT_FOREIGN /* its side is closed: counted, never kept */
 };
 
 struct cursor {
@@ -51,8 +60,13 @@ struct cursor {
     bool skipping;        /* the open transaction is applied already */
     struct txn txn;       /* the open one */
     uint64_t txn_changes; /* of the open one, kept */
-    bool streaming;       /* the open one is partly on the target, uncommitted */
-    bool large;           /* the batch holds a row over LARGE_ROW: the permit is ours */
+    enum suspicion suspicion;
+    size_t suspect_from;                /* SUSPECT_ASK: its first item */
+    bool known_closed;                  /* for as long as the turns stay as they are */
+    struct foreign_txn foreign;         /* SUSPECT_FOREIGN */
+    struct foreign_spans foreign_spans; /* `only`: transactions that it leaves out */
+    bool streaming;                     /* the open one is partly on the target, uncommitted */
+    bool large; /* the batch holds a row over LARGE_ROW: the permit is ours */
 
     bool stopped;            /* at `stop`: nothing before it is left to read */
     bool discard;            /* an unfinished transaction went; what it wrote must go too */
@@ -73,5 +87,8 @@ void cursor_consume(struct cursor *c, size_t done);
 bool cursor_is_full(const struct cursor *c);
 /* Has the batch anything that must be committed? */
 bool cursor_advanced(const struct cursor *c);
+/* The transaction that was to be asked about: foreign (its items are counted and go), or one like
+ * any other. */
+void cursor_settle(struct cursor *c, bool foreign);
 
 #endif

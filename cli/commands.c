@@ -23,6 +23,7 @@ static const struct cli_option cutover_options[] = {
      "everything but the fence on the side that closes, then back; predicts the pause"},
     {"stage", "reads", "only move the reads, as often as you like; writes: the rest of the road"},
     {"max-pause", "5s", "the longest that writes are held; refused if more is predicted"},
+    {"accept-foreign", NULL, "go, though somebody wrote on the sealed side that opens"},
     END};
 static const struct cli_option finish_options[] = {
     {"abandon", NULL, "give the migration up, wherever it stands; the target keeps its rows"}, END};

@@ -98,8 +98,8 @@ static void write_record(struct cli *c, const struct cutover_request *r, const j
 static void put_members(struct cli *c, const json_t *record)
 {
     static const char *const members[] = {
-        "state", "direction", "position", "pause_ms",         "predicted",
-        "hook",  "sequences", "way_back", "way_back_refused", "steps"};
+        "state",     "direction", "position",         "pause_ms",         "predicted", "hook",
+        "sequences", "way_back",  "way_back_refused", "foreign_accepted", "steps"};
 
     for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++) {
         json_t *value = json_object_get(record, members[i]);
@@ -273,6 +273,7 @@ static int command_switch(struct cli *c, bool back, struct err *e)
     r.source = config_uri_redact(&a, x.config.source);
     r.target = config_uri_redact(&a, x.config.target);
     r.holder_is_dead = holder_is_dead;
+    r.accept_foreign = cli_option(c, "accept-foreign") != NULL;
     folder_of_file(x.config.file, folder, sizeof(folder));
     r.folder = folder;
     if (reads && r.rehearse) {

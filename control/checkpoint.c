@@ -12,11 +12,12 @@
 
 static json_t *checkpoint_json(const struct checkpoint *c)
 {
-    return json_pack("{s:o, s:I, s:I, s:I, s:s, s:I, s:I, s:I}", "next", position_json(c->next),
-                     "record", (json_int_t)c->record, "generation", (json_int_t)c->generation,
-                     "epoch", (json_int_t)c->epoch, "marker", c->marker, "ts_us",
-                     (json_int_t)c->ts_us, "txns", (json_int_t)c->txns, "changes",
-                     (json_int_t)c->changes);
+    return json_pack("{s:o, s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:b, s:I}", "next",
+                     position_json(c->next), "record", (json_int_t)c->record, "generation",
+                     (json_int_t)c->generation, "epoch", (json_int_t)c->epoch, "marker", c->marker,
+                     "ts_us", (json_int_t)c->ts_us, "txns", (json_int_t)c->txns, "changes",
+                     (json_int_t)c->changes, "shut", c->turns.shut, "turn",
+                     (json_int_t)c->turns.epoch);
 }
 
 static int checkpoint_parse(const json_t *body, struct checkpoint *out, struct err *e)
@@ -31,6 +32,8 @@ static int checkpoint_parse(const json_t *body, struct checkpoint *out, struct e
     out->ts_us = fact_int(body, "ts_us", 0);
     out->txns = (uint64_t)fact_int(body, "txns", 0);
     out->changes = (uint64_t)fact_int(body, "changes", 0);
+    out->turns.shut = fact_bool(body, "shut");
+    out->turns.epoch = (uint32_t)fact_int(body, "turn", 0);
     snprintf(out->marker, sizeof(out->marker), "%s", marker ? marker : "");
     return 0;
 }

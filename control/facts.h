@@ -17,6 +17,7 @@
  *   request    "park/public.x" …   what a command asks of a running stage; removed when obeyed
  *   answer     …                   what the stage replies
  *   cutover    "forward"           the state row (cutover/)
+ *   foreign    "forward"           what came past the seal of the stream's source (foreign.h)
  *
  * Each direction's facts live on its own target: those of the way back on the original source,
  * under the same keys (its stream is called "forward" there too), but for the cutover's row, whose
@@ -113,6 +114,12 @@ int turn_hold(struct db *db, int64_t turn, struct err *e);
 
 /* ---- checkpoint: where apply stands; one a stream ---- */
 
+/* Where a stream stands between the marks of the coordinators (control/foreign.h). */
+struct turns {
+    bool shut;      /* the side that it comes from is sealed, and perhaps closed */
+    uint32_t epoch; /* of the mark that said so; one of a lower epoch comes too late to count */
+};
+
 struct checkpoint {
     int64_t version; /* of the fact; the compare-and-set */
     uint32_t epoch;
@@ -123,6 +130,7 @@ struct checkpoint {
     int64_t ts_us;          /* commit time of the last transaction applied; 0: none yet */
     uint64_t txns;          /* totals */
     uint64_t changes;
+    struct turns turns;
 };
 /* 1 found, 0 none yet, -1. */
 int checkpoint_load(struct db *db, const char *stream, struct checkpoint *out, struct err *e);

@@ -122,7 +122,8 @@ int way_store(struct db *db, const struct table_list *tables, const struct strea
 
 int way_forget(struct db *db, struct err *e)
 {
-    static const char *const kinds[] = {"stream", "checkpoint", "phase", "shape", "lane", "status"};
+    static const char *const kinds[] = {"stream", "checkpoint", "phase",  "shape",
+                                        "lane",   "status",     "foreign"};
 
     for (size_t k = 0; k < sizeof(kinds) / sizeof(kinds[0]); k++) {
         struct fact *facts;

@@ -1,5 +1,6 @@
 /* What must hold before a step: one function a check, also asked by --dry-run. */
 #include "cutover/internal.h"
+#include "control/foreign.h"
 #include "core/run.h"
 
 #include <stdio.h>
@@ -177,6 +178,38 @@ static int look_in_time(struct cutover *c, struct check_result *out, struct err 
     return 0;
 }
 
+/* The stream of the side that opens, which a switch (or the preparation) has closed, is told where
+ * the other direction's facts stand: on the side that closes. */
+static int look_foreign(struct cutover *c, struct check_result *out, struct err *e)
+{
+    static const char *const sides[] = {"source", "target"};
+    struct foreign_seen seen;
+    bool exists = false;
+    char first[250];
+
+    if (c->r->way_back && c->closing->engine->control_exists(c->closing, &exists, e) < 0)
+        return -1;
+    if (!exists)
+        return answer(out, true, "nothing came past the seal of the side that opens");
+    if (foreign_load(c->closing, &seen, e) < 0)
+        return -1;
+    foreign_first(&seen, first, sizeof(first));
+    answer(out, foreign_open(&seen) == 0 || c->r->accept_foreign,
+           foreign_open(&seen) == 0
+               ? "nothing came past the seal of the side that opens"
+               : "%llu transactions were written on the %s though it is sealed, and are not on the "
+                 "%s: the first %s",
+           (unsigned long long)foreign_open(&seen), sides[!c->r->back], sides[c->r->back], first);
+    if (out->holds && foreign_open(&seen) > 0) {
+        note(c, "foreign_accepted", json_integer((json_int_t)seen.transactions));
+        note(c, "foreign", seen.first ? json_deep_copy(seen.first) : json_array());
+    }
+    json_decref(seen.body);
+    remedy(out, "lockstep status --json lists them; carry over by hand what is to live, then the "
+                "same command with --accept-foreign, which leaves them where they are");
+    return 0;
+}
+
 const struct check cutover_checks[CUTOVER_CHECKS] = {
     {CHECK_LOADED, "load", look_loaded},
     {CHECK_LANES, "tables", look_lanes},
@@ -186,6 +219,7 @@ const struct check cutover_checks[CUTOVER_CHECKS] = {
     {CHECK_CLOSING_OPEN, "closing side", look_closing_open},
     {CHECK_OPENING_SEALED, "opening side", look_opening_sealed},
     {CHECK_IN_TIME, "pause", look_in_time},
+    {CHECK_FOREIGN, "foreign writes", look_foreign},
 };
 
 int checks_demand(struct cutover *c, unsigned wanted, struct err *e)

@@ -58,9 +58,10 @@ enum cutover_check {
     CHECK_QUIET = 16,          /* no command waits for apply to stand still */
     CHECK_CLOSING_OPEN = 32,   /* nobody else holds the closing side's fence */
     CHECK_OPENING_SEALED = 64, /* the opening side refuses applications, by our seal */
-    CHECK_IN_TIME = 128 /* writes have been held for less than max_pause, the lease is ours */
+    CHECK_IN_TIME = 128, /* writes have been held for less than max_pause, the lease is ours */
+    CHECK_FOREIGN = 256  /* nothing came past the seal of the side that opens, or it may stay */
 };
-#define CUTOVER_CHECKS 8
+#define CUTOVER_CHECKS 9
 
 struct cutover;
 
@@ -101,6 +102,7 @@ struct cutover_request {
                       false (simulation): there is none */
     int max_pause_ms;
     int lease_ms;          /* of the fence */
+    bool accept_foreign;   /* what came past the seal of the side that opens may stay there */
     const char *on_switch; /* shell command, or NULL */
     const char *folder;    /* where on_switch runs; NULL: here */
     const char *source;    /* both URIs without passwords, for the hook and the record */

@@ -246,6 +246,18 @@ extern const struct cutover_row rehearsal_row;
 /* ERR_REFUSED: a switch is under way, or made. */
 int rehearsal_allowed(const struct cutover *c, struct err *e);
 
+/* ---- ahead.c ---- */
+
+enum ahead {
+    AHEAD_SET,   /* to *to */
+    AHEAD_KEPT,  /* it is beyond all that the closing side gave already */
+    AHEAD_UNSAFE /* it counts the other way through numbers that the closing side gave */
+};
+/* Where a counter of the side that opens goes, by what was read of its counterpart. *left: how many
+ * numbers it can still give, if that is why the margin had to be cut; else UINT64_MAX. */
+enum ahead sequence_ahead(const struct sequence_value *from, const struct sequence_value *there,
+                          struct sequence_value *to, uint64_t *left);
+
 /* ---- sequences.c ---- */
 
 /* Reads the closing side's, sets those of the opening side that differ, while the row is ours. */

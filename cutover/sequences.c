@@ -5,13 +5,8 @@
  * runs while the state row is locked and still ours; a successor waits for that lock. */
 #include "cutover/internal.h"
 
+#include <stdlib.h>
 #include <string.h>
-
-/* Steps ahead of the value that was read: a client may have taken a number on the closing side
- * whose row was refused there, and store it on the opening side. A margin is all that helps, and
- * gaps in sequences are nothing new to an application. It also is the headroom from `prepared` on.
- */
-#define MARGIN_STEPS 100
 
 /* What became of one. */
 struct outcome {
@@ -20,15 +15,15 @@ struct outcome {
     int64_t set;
 };
 
-static void ahead_of(const struct sequence_value *from, struct sequence_value *to)
-{
-    int64_t margin;
-
-    *to = *from;
-    if (!from->called || __builtin_mul_overflow(from->increment, MARGIN_STEPS, &margin) ||
-        __builtin_add_overflow(from->last_value, margin, &to->last_value))
-        *to = *from;
-}
+/* One round of it. */
+struct copying {
+    struct cutover *c;
+    struct db *db; /* of the side that opens */
+    const struct sequence_list *there;
+    json_t *alone;  /* names of those without a counterpart */
+    json_t *tight;  /* of those near their end, with how many numbers are left */
+    json_t *unsafe; /* of those that count the other way there */
+};
 
 /* ---- which of them is which ---- */
 
@@ -77,47 +72,62 @@ static bool same(const struct sequence_value *a, const struct sequence_value *b)
     return a && a->last_value == b->last_value && a->called == b->called;
 }
 
-/* Near its bound the margin does not fit: then exactly what was read, and *to is that. */
+/* Where the bounds are not known the margin may not fit: then exactly what was read, and *to is
+ * that.
+ */
 static int set_one(struct db *db, const struct sequence_value *from, struct sequence_value *to,
                    struct err *e)
 {
+    struct sequence_value exact = *to;
+
+    exact.last_value = from->last_value;
+    exact.called = from->called;
     if (db->engine->savepoint(db, e) < 0)
         return -1;
     if (db->engine->sequence_set(db, to, e) == 0)
         return 0;
-    if (e->class != ERR_DATA || same(from, to))
+    if (e->class != ERR_DATA || same(&exact, to))
         return -1;
     if (db->engine->rollback_to(db, e) < 0)
         return -1;
-    *to = *from;
+    *to = exact;
     return db->engine->sequence_set(db, to, e);
 }
 
-/* As ahead_of, for a sequence that has another name or another step there. */
-static int set_there(struct db *db, const struct sequence_value *from,
+static void tell_name(json_t *list, const struct sequence_value *v)
+{
+    json_array_append_new(list, json_sprintf("%s.%s", v->schema, v->name));
+}
+
+static int set_there(struct copying *k, const struct sequence_value *from,
                      const struct sequence_value *there, struct outcome *out, struct err *e)
 {
-    struct sequence_value exact = *from;
-    struct sequence_value to;
+    struct sequence_value to = *there;
+    uint64_t left;
+    enum ahead ahead = sequence_ahead(from, there, &to, &left);
 
-    exact.schema = there->schema;
-    exact.name = there->name;
-    exact.table = there->table;
-    exact.column = there->column;
-    ahead_of(&exact, &to);
-    if (!same(there, &to) && set_one(db, &exact, &to, e) < 0)
+    if (ahead == AHEAD_UNSAFE)
+        tell_name(k->unsafe, from);
+    if (left != UINT64_MAX)
+        json_array_append_new(
+            k->tight,
+            json_pack("{s:o, s:I}", "name", json_sprintf("%s.%s", from->schema, from->name), "left",
+                      left > INT64_MAX ? (json_int_t)INT64_MAX : (json_int_t)left));
+    if (ahead == AHEAD_SET && !same(there, &to) && set_one(k->db, from, &to, e) < 0)
         return -1;
-    *out = (struct outcome){true, there->last_value, to.last_value};
+    *out = (struct outcome){true, there->last_value,
+                            ahead == AHEAD_SET ? to.last_value : there->last_value};
     return 0;
 }
 
 /* By its name where both ends are the same engine; else, and where the name is another, by the
  * column that it feeds. 1: set, 0: it has no counterpart, -1. */
-static int set_counterparts(struct cutover *c, const struct sequence_value *v,
-                            const struct sequence_list *there, struct outcome *out, struct err *e)
+static int set_counterparts(struct copying *k, const struct sequence_value *v, struct outcome *out,
+                            struct err *e)
 {
-    struct db *db = c->opening;
-    bool same_engine = c->closing->engine == db->engine;
+    struct cutover *c = k->c;
+    const struct sequence_list *there = k->there;
+    bool same_engine = c->closing->engine == k->db->engine;
     const char *schema = migration_schema_there(c->m, v->schema);
     const struct sequence_value *named = same_engine ? by_name(there, schema, v->name) : NULL;
     struct sequence_value as_named = *v;
@@ -127,7 +137,7 @@ static int set_counterparts(struct cutover *c, const struct sequence_value *v,
         const struct table *t = c->tables.v[i];
         const struct sequence_value *to = feeds(v, t) ? counterpart(t, v, there) : NULL;
 
-        if (to && set_there(db, v, to, out, e) < 0)
+        if (to && set_there(k, v, to, out, e) < 0)
             return -1;
         found = found || to;
     }
@@ -135,42 +145,52 @@ static int set_counterparts(struct cutover *c, const struct sequence_value *v,
         return found;
     /* If it is missing there, the server says so. */
     as_named.schema = schema;
-    return set_there(db, v, named ? named : &as_named, out, e) < 0 ? -1 : 1;
+    return set_there(k, v, named ? named : &as_named, out, e) < 0 ? -1 : 1;
 }
 
-/* Notes those that have no counterpart: nothing is wrong with them, but somebody should know. */
+/* Nothing is wrong with those, but somebody should know. */
+static void note_list(struct cutover *c, const char *name, json_t *list, const char *told)
+{
+    bool news = !json_equal(json_object_get(c->body, name), list);
+    char *text;
+
+    if (json_array_size(list) == 0 || !news)
+        return;
+    note(c, name, json_incref(list));
+    text = json_dumps(list, JSON_COMPACT);
+    if (text)
+        say(c, "%s: %.700s", told, text);
+    free(text);
+}
+
 static int set_differing(struct cutover *c, const struct sequence_list *from,
                          const struct sequence_list *there, struct outcome *done, struct err *e)
 {
     struct db *db = c->opening;
-    json_t *alone = json_array();
-    int rc = -1;
+    struct copying k = {c, db, there, json_array(), json_array(), json_array()};
+    int rc = db->engine->begin(db, e);
 
-    if (db->engine->begin(db, e) < 0) {
-        json_decref(alone);
-        return -1;
+    if (rc == 0 && (rc = state_hold(c, e)) == 0) {
+        for (size_t i = 0; i < from->n && rc >= 0; i++) {
+            rc = set_counterparts(&k, &from->v[i], &done[i], e);
+            if (rc == 0)
+                tell_name(k.alone, &from->v[i]);
+        }
     }
-    if (state_hold(c, e) < 0)
-        goto out;
-    for (size_t i = 0; i < from->n; i++) {
-        const struct sequence_value *v = &from->v[i];
-
-        rc = set_counterparts(c, v, there, &done[i], e);
-        if (rc < 0)
-            goto out;
-        if (rc == 0)
-            json_array_append_new(alone, json_sprintf("%s.%s", v->schema, v->name));
+    if (rc >= 0) {
+        note_list(c, "sequences_left_out", k.alone,
+                  "sequences that nothing on the other side counts");
+        note_list(c, "sequences_tight", k.tight, "sequences near their end, too near for a margin");
+        note_list(c, "sequences_unsafe", k.unsafe,
+                  "sequences that count the other way there, so numbers may come again");
     }
-    rc = 0;
-out:
-    if (rc == 0 && json_array_size(alone) > 0)
-        note(c, "sequences_left_out", json_incref(alone));
-    json_decref(alone);
-    if (rc < 0)
-        db->engine->rollback(db, NULL);
-    else
-        rc = db->engine->commit(db, e);
-    return rc;
+    json_decref(k.alone);
+    json_decref(k.tight);
+    json_decref(k.unsafe);
+    if (rc >= 0)
+        return db->engine->commit(db, e);
+    db->engine->rollback(db, NULL);
+    return -1;
 }
 
 /* The value that its counterpart had when this attempt first read it; else `now`. All readings

@@ -1,6 +1,7 @@
 /* What the rows of the table do, and how it is taken back. Each is idempotent. A step with waits in
  * it has stages: c->stage says where it stands, 0 at its begin. */
 #include "cutover/internal.h"
+#include "control/foreign.h"
 #include "core/log.h"
 #include "core/run.h"
 
@@ -17,7 +18,7 @@
 int marker_set(struct cutover *c, struct db *db, const char *suffix, struct marker *m,
                struct err *e)
 {
-    snprintf(m->token, sizeof(m->token), "%.30s.%.8s", c->token, suffix);
+    switch_mark(m->token, sizeof(m->token), c->token, suffix);
     /* The frontier is read behind the marker, so who has passed it has passed the marker, also
      * when another marker has taken its place in the checkpoint. */
     if (db->engine->mark(db, m->token, e) < 0 ||
@@ -168,7 +169,7 @@ static int seal(struct cutover *c, struct err *e)
         return -1;
     if (wait_for_writers(c, "writers_2", e) < 0)
         return -1;
-    return mark_closing(c, "2", e);
+    return mark_closing(c, SWITCH_MARK_SHUT, e);
 }
 
 int step_close(struct cutover *c, struct err *e)
@@ -214,6 +215,22 @@ static void reseal_closing(struct cutover *c)
         log_err(LOG_WARN, "cutover", "closing-side-not-sealed", &e);
 }
 
+/* What its stream brings behind this is an application's, and travels; before it, foreign. Nobody
+ * may write yet when this is set, so nothing is on the wrong side of it. */
+static int mark_open(struct cutover *c, struct db *db, struct err *e)
+{
+    char token[TOKEN_MAX];
+
+    switch_mark(token, sizeof(token), c->token, SWITCH_MARK_OPEN);
+    return db->engine->mark(db, token, e);
+}
+
+/* Is there a stream that begins on the side that opens? */
+static bool has_turn(const struct cutover *c)
+{
+    return c->r->back || (c->r->way_back && fact_bool(c->body, "way_back"));
+}
+
 /* Opens the side that opens; whose seal it is does not matter, by the higher epoch it is ours. */
 static int open_opening(struct cutover *c, struct err *e)
 {
@@ -224,13 +241,14 @@ static int open_opening(struct cutover *c, struct err *e)
         return -1;
     if (f.mode == FENCE_NONE || f.mode == FENCE_OPEN)
         return 0;
-    if (strcmp(f.token, c->token) != 0 && db->engine->fence_seal(db, c->token, c->epoch, e) < 0)
+    if ((strcmp(f.token, c->token) != 0 && db->engine->fence_seal(db, c->token, c->epoch, e) < 0) ||
+        (has_turn(c) && mark_open(c, db, e) < 0))
         return -1;
     return db->engine->fence_lift(db, c->token, e);
 }
 
-/* What apply has taken up to the switch: more of it later was written past the seal. */
-static int note_changes(struct cutover *c, struct err *e)
+/* What apply has taken up to the switch, for the record. */
+static int note_carried(struct cutover *c, struct err *e)
 {
     struct checkpoint at;
     int found = checkpoint_load(c->opening, c->road.stream, &at, e);
@@ -242,6 +260,16 @@ static int note_changes(struct cutover *c, struct err *e)
     return found < 0 ? -1 : 0;
 }
 
+/* What the user has let stay behind is told no more; that which came later is. */
+static void acknowledge_foreign(struct cutover *c)
+{
+    int64_t n = fact_int(c->body, "foreign_accepted", 0);
+    struct err e = {0};
+
+    if (n > 0 && (!c->closing || foreign_acknowledge(c->closing, (uint64_t)n, &e) < 0))
+        log_err(LOG_WARN, "cutover", "foreign-writes-stay-told", &e);
+}
+
 int step_switch(struct cutover *c, struct err *e)
 {
     char failed[200];
@@ -250,7 +278,7 @@ int step_switch(struct cutover *c, struct err *e)
     if (c->opening->engine->sync(c->opening, e) < 0)
         return -1;
     reseal_closing(c);
-    if (note_changes(c, e) < 0 || open_opening(c, e) < 0)
+    if (note_carried(c, e) < 0 || open_opening(c, e) < 0)
         return -1;
     if (c->flipped && c->state == CUTOVER_CLOSED)
         note(c, "pause_ms", json_integer(pause_ms(c)));
@@ -261,6 +289,7 @@ int step_switch(struct cutover *c, struct err *e)
         return -1;
     note(c, "hook", json_string(failed[0] ? failed : c->r->on_switch ? "done" : "none"));
     note(c, "hook_failed", json_boolean(failed[0]));
+    acknowledge_foreign(c);
     other_reset(c);
     return 1;
 }
@@ -301,10 +330,18 @@ int undo_prepare(struct cutover *c, struct err *e)
     return reclaim(c, c->opening, e);
 }
 
+/* The mark only spares apply the question, transaction by transaction, whether the side is closed.
+ */
 int undo_fence(struct cutover *c, struct err *e)
 {
+    struct err own = {0};
+
     renewer_release_fence(c);
-    return reclaim(c, c->closing, e);
+    if (reclaim(c, c->closing, e) < 0)
+        return -1;
+    if (mark_open(c, c->closing, &own) < 0)
+        log_err(LOG_WARN, "cutover", "open-not-marked", &own);
+    return 0;
 }
 
 int undo_nothing(struct cutover *c, struct err *e)

@@ -28,8 +28,8 @@ const struct cutover_row cutover_rows[] = {
     {.from = CUTOVER_NONE,
      .to = CUTOVER_PREPARED,
      .again = true,
-     .guard =
-         CHECK_LOADED | CHECK_LANES | CHECK_STAGES | CHECK_LAG | CHECK_QUIET | CHECK_CLOSING_OPEN,
+     .guard = CHECK_LOADED | CHECK_LANES | CHECK_STAGES | CHECK_LAG | CHECK_QUIET |
+              CHECK_CLOSING_OPEN | CHECK_FOREIGN,
      .step = step_prepare,
      .undo = undo_prepare,
      .does = "arm the fences of both sides, seal the side that opens, copy the sequences ahead, "
@@ -40,7 +40,8 @@ const struct cutover_row cutover_rows[] = {
      .why = "everything slow is done while the applications still write"},
     {.from = CUTOVER_PREPARED,
      .to = CUTOVER_FENCED,
-     .guard = CHECK_LANES | CHECK_STAGES | CHECK_QUIET | CHECK_CLOSING_OPEN | CHECK_OPENING_SEALED,
+     .guard = CHECK_LANES | CHECK_STAGES | CHECK_QUIET | CHECK_CLOSING_OPEN | CHECK_OPENING_SEALED |
+              CHECK_FOREIGN,
      .step = step_fence,
      .undo = undo_fence,
      .does = "fence the closing side by a lease that the server ends by itself, wait for exactly "
@@ -65,7 +66,7 @@ const struct cutover_row cutover_rows[] = {
      .why = "so that only what moved meanwhile is left to be set behind the seal"},
     {.from = CUTOVER_SETTLED,
      .to = CUTOVER_CLOSED,
-     .guard = CHECK_IN_TIME | CHECK_LANES | CHECK_STAGES | CHECK_OPENING_SEALED,
+     .guard = CHECK_IN_TIME | CHECK_LANES | CHECK_STAGES | CHECK_OPENING_SEALED | CHECK_FOREIGN,
      .step = step_close,
      .undo = undo_fence,
      .does = "seal the closing side for good, wait for writers again, set the second marker, wait "

@@ -285,6 +285,10 @@ struct sequence_value {
     int64_t last_value;
     int64_t increment;
     bool called;
+    int64_t min; /* the bounds of what it may be set to; min == max: not known */
+    int64_t max;
+    int64_t cache; /* numbers that a session takes at once; 0: not known */
+    bool cycle;    /* it begins anew behind its end */
 };
 struct sequence_list {
     size_t n;

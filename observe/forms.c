@@ -58,6 +58,26 @@ static json_t *way_json(const struct observed_way *w)
                      count_json(w->retained_bytes), "parked", parked);
 }
 
+static json_t *foreign_json(const struct observation *o)
+{
+    static const char *const names[] = {[SIDE_SOURCE] = "source", [SIDE_TARGET] = "target"};
+    json_t *all = json_array();
+
+    for (int side = 0; side < 2; side++) {
+        const struct observed_foreign *f = &o->foreign[side];
+        json_t *first = f->first ? json_loads(f->first, 0, NULL) : NULL;
+
+        if (f->known && f->transactions)
+            json_array_append_new(all, json_pack("{s:s, s:I, s:I, s:I, s:o}", "side", names[side],
+                                                 "transactions", (json_int_t)f->transactions,
+                                                 "changes", (json_int_t)f->changes,
+                                                 "not_acknowledged", (json_int_t)f->open, "first",
+                                                 first ? json_incref(first) : json_array()));
+        json_decref(first);
+    }
+    return all;
+}
+
 json_t *observe_json(const struct observation *o)
 {
     json_t *tables = json_array();
@@ -85,6 +105,7 @@ json_t *observe_json(const struct observation *o)
     json_object_set_new(all, "rolled_back", json_boolean(o->rolled_back));
     json_object_set_new(all, "reads", text_json(o->reads));
     json_object_set_new(all, "way_back", way_json(o->way_back));
+    json_object_set_new(all, "foreign_writes", foreign_json(o));
     return all;
 }
 

@@ -96,6 +96,19 @@ static void add_way_back(struct buf *out, const struct observed_way *w)
         add_simple(out, &simple[i]);
 }
 
+static void add_foreign(struct buf *out, const struct observation *o)
+{
+    static const char *const names[] = {[SIDE_SOURCE] = "source", [SIDE_TARGET] = "target"};
+
+    head(out, "lockstep_foreign_transactions", "gauge",
+         "Transactions that came past the seal of a closed side, not acknowledged.");
+    for (int side = 0; side < 2; side++) {
+        if (o->foreign[side].known)
+            buf_addf(out, "lockstep_foreign_transactions{side=\"%s\"} %" PRIu64 "\n", names[side],
+                     o->foreign[side].open);
+    }
+}
+
 void metrics_render(const struct page_about *about, const struct observation *o, struct buf *out)
 {
     head(out, "lockstep_up", "gauge", "1: the migration's facts can be read on the target.");
@@ -128,6 +141,7 @@ void metrics_render(const struct page_about *about, const struct observation *o,
         buf_addf(out, "lockstep_lag_seconds %.3f\n", o->lag_seconds);
     }
     add_way_back(out, o->way_back);
+    add_foreign(out, o);
     add_lanes(out, o);
     add_per_table(out, o, "lockstep_table_rows_copied", "Rows copied by the snapshot.", rows_of);
     add_per_table(out, o, "lockstep_table_bytes_copied", "Bytes copied by the snapshot.", bytes_of);

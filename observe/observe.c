@@ -3,6 +3,7 @@
 #include "journal/journal.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define STATUS_FRESH_MS 15000
@@ -110,20 +111,38 @@ static int read_rollback(struct db *source, json_t **body, struct err *e)
     return exists && fact_read(source, "cutover", "back", body, NULL, e) < 0 ? -1 : 0;
 }
 
-/* Whoever writes on the side that is closed has come past its seal. */
-static void warn_foreign(struct gather *g, const json_t *cutover)
+static const char *json_text(struct arena *a, const json_t *v)
 {
-    int64_t then = fact_int(cutover, "changes_then", -1);
-    struct checkpoint c;
-    struct err ignored;
+    char *text = v ? json_dumps(v, JSON_COMPACT) : NULL;
+    const char *kept = text ? arena_strdup(a, text) : NULL;
 
-    if (then < 0 || checkpoint_load(g->ends->target, "forward", &c, &ignored) <= 0 ||
-        (int64_t)c.changes <= then)
-        return;
-    warn(g, arena_printf(g->a,
-                         "%lld changes were made on the source since the switch, though it is "
-                         "sealed: who writes there?",
-                         (long long)((int64_t)c.changes - then)));
+    free(text);
+    return kept;
+}
+
+/* Of the stream whose facts stand on `db`: what was written on `side` though it was closed. */
+static int gather_foreign(struct gather *g, struct db *db, enum db_side side, struct err *e)
+{
+    static const char *const names[] = {[SIDE_SOURCE] = "source", [SIDE_TARGET] = "target"};
+    struct observed_foreign *f = &g->out->foreign[side];
+    struct foreign_seen seen;
+    char first[300];
+
+    if (foreign_load(db, &seen, e) < 0)
+        return -1;
+    *f = (struct observed_foreign){.known = true,
+                                   .transactions = seen.transactions,
+                                   .changes = seen.changes,
+                                   .open = foreign_open(&seen),
+                                   .first = json_text(g->a, seen.first)};
+    foreign_first(&seen, first, sizeof(first));
+    if (f->open)
+        warn(g, arena_printf(g->a,
+                             "%llu transactions were written on the %s though it is sealed, and "
+                             "are not on the %s: who writes there? The first %s",
+                             (unsigned long long)f->open, names[side], names[!side], first));
+    json_decref(seen.body);
+    return 0;
 }
 
 static int gather_phase(struct gather *g)
@@ -148,8 +167,6 @@ static int gather_phase(struct gather *g)
     g->out->direction = observe_is_back(&f) ? "back" : "forward";
     g->out->rolled_back = f.rolled_back;
     g->back_state = f.rollback ? arena_strdup(g->a, f.rollback) : NULL;
-    if (observe_is_back(&f))
-        warn_foreign(g, cutover);
     g->out->reads = observe_reads(cutover, rollback, &f);
     f.caught_up = fact_bool(caught, "reached");
     g->out->phase = arena_strdup(g->a, observe_phase(&f));
@@ -398,6 +415,7 @@ static void gather_way_back(struct gather *g)
         read_way(g, way, &ignored) < 0)
         return;
     g->out->way_back = way;
+    gather_foreign(g, db, SIDE_TARGET, &ignored);
     /* Then it is the lag that counts. */
     if (strcmp(g->out->direction, "back") == 0) {
         g->out->lag_bytes = way->lag_bytes;
@@ -499,6 +517,8 @@ int observe(const struct observe_ends *ends, struct arena *a, struct observation
     json_decref(self);
     if (gather_phase(&g) < 0 || gather_run(&g) < 0 || gather_tables(&g) < 0 ||
         gather_checkpoint(&g) < 0)
+        return -1;
+    if (gather_foreign(&g, ends->target, SIDE_SOURCE, e) < 0)
         return -1;
     gather_way_back(&g);
     gather_journal(&g);

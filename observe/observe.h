@@ -3,6 +3,7 @@
 #define LOCKSTEP_OBSERVE_OBSERVE_H
 
 #include "control/facts.h"
+#include "control/foreign.h"
 #include "control/ledger.h"
 
 #define UNKNOWN_COUNT ((int64_t)-1)
@@ -36,12 +37,22 @@ struct observed_way {
     struct observed_parked *parked;
 };
 
+/* What came past the seal of a side that a switch has closed, and is not on the other. */
+struct observed_foreign {
+    bool known; /* its facts could be read */
+    uint64_t transactions;
+    uint64_t changes;
+    uint64_t open;     /* of the transactions: nobody has acknowledged them */
+    const char *first; /* those of them that are kept: a JSON array as text, or NULL */
+};
+
 struct observation {
     const char *phase;
     const char *direction; /* in which the applications' changes travel: forward, back */
     bool rolled_back;      /* the applications went to the target and came back */
     const char *reads;     /* where reads were sent to: source, target */
     const struct observed_way *way_back; /* NULL: there is none, or it cannot be read */
+    struct observed_foreign foreign[2];  /* by enum db_side: written there */
     size_t ntables;
     struct observed_table *tables;
     int64_t lag_bytes;

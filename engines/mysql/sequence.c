@@ -86,22 +86,28 @@ static uint64_t largest(const char *type)
 }
 
 static const char sql_counters[] =
-    "SELECT t.table_schema, t.table_name, c.column_name, t.auto_increment, c.column_type"
+    "SELECT t.table_schema, t.table_name, c.column_name, t.auto_increment, c.column_type,"
+    " @@GLOBAL.auto_increment_increment"
     " FROM information_schema.tables t JOIN information_schema.columns c"
     " ON c.table_schema = t.table_schema AND c.table_name = t.table_name"
     " WHERE c.extra LIKE '%auto_increment%' AND t.table_type = 'BASE TABLE'"
     " AND t.table_schema NOT IN ('mysql', 'sys', 'performance_schema', 'information_schema',"
     " '" MY_CONTROL "')";
 
+/* Sessions count by the server's step, unless they have one of their own. */
 static void take_counter(struct arena *a, MYSQL_ROW row, struct sequence_value *v)
 {
+    uint64_t max = largest(row[4]);
     int64_t next = row[3] != NULL ? (int64_t)strtoull(row[3], NULL, 10) : 1;
 
     v->schema = arena_strdup(a, row[0]);
     v->name = arena_strdup(a, row[1]);
     v->table = arena_printf(a, "%s.%s", row[0], row[1]);
     v->column = arena_strdup(a, row[2]);
-    v->increment = 1;
+    v->increment = row[5] != NULL ? atoll(row[5]) : 1;
+    v->min = 0;
+    v->max = (int64_t)(max < INT64_MAX ? max : INT64_MAX) - 1; /* what follows it must fit */
+    v->cache = 1;
     v->called = next > 1;
     v->last_value = next > 1 ? next - 1 : 1;
 }
@@ -198,7 +204,7 @@ int my_sequence_set(struct db *base, const struct sequence_value *v, struct err 
     int64_t wanted = v->last_value;
     int rc = -1;
 
-    if (v->called && __builtin_add_overflow(v->last_value, v->increment, &wanted))
+    if (v->called && __builtin_add_overflow(v->last_value, 1, &wanted))
         return err_set(e, ERR_DATA, "table %s.%s: no number follows %" PRId64, v->schema, v->name,
                        v->last_value);
     if (my_connect(&o, &db, e) != 0)

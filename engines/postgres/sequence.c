@@ -24,10 +24,11 @@ int pg_mark(struct db *base, const char *token, struct err *e)
 }
 
 /* Every sequence with each table that owns it or uses it in a default, and the tables above and
- * below that one, since a selection may name either. The last two: the column that it feeds, by
+ * below that one, since a selection may name either. tbl and col: the column that it feeds, by
  * ownership, else because its default alone uses the sequence. */
 static const char sql_sequences[] =
-    "SELECT n.nspname, c.relname, s.seqincrement, tn.nspname, t.relname, f.tbl, f.col"
+    "SELECT n.nspname, c.relname, s.seqincrement, tn.nspname, t.relname, f.tbl, f.col, s.seqmin,"
+    " s.seqmax, s.seqcache, s.seqcycle"
     " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
     " JOIN pg_sequence s ON s.seqrelid = c.oid"
     " LEFT JOIN LATERAL (SELECT fn.nspname || '.' || fc.relname AS tbl, fa.attname AS col"
@@ -110,6 +111,10 @@ static int list_sequences(struct pg_db *db, const struct selection *s, struct ar
         v->increment = pg_int(res, i, 2);
         v->table = pg_text(res, i, 5) ? arena_strdup(a, pg_text(res, i, 5)) : NULL;
         v->column = pg_text(res, i, 6) ? arena_strdup(a, pg_text(res, i, 6)) : NULL;
+        v->min = pg_int(res, i, 7);
+        v->max = pg_int(res, i, 8);
+        v->cache = pg_int(res, i, 9);
+        v->cycle = pg_bool(res, i, 10);
     }
     PQclear(res);
     return 0;

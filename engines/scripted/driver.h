@@ -82,12 +82,31 @@ void scripted_pass(struct scripted_world *w, int64_t ms);
 /* One step of the source's sessions, for tests. */
 void scripted_source_step(struct scripted_world *w);
 
+struct scripted_difference {
+    const char *table;
+    const char *what; /* "missing", "extra", "differs" */
+    struct buf source;
+    struct buf target;
+};
+
 /* ---- the switch (switch.c) ---- */
 
 /* Does the fence of this side let applications write? */
 bool scripted_accepts(const struct scripted_world *w, enum db_side side);
-/* A control fact as everybody sees it, borrowed; NULL if there is none. */
+/* A control fact of the target as everybody sees it, borrowed; NULL if there is none. */
 const json_t *scripted_fact(const struct scripted_world *w, const char *kind, const char *key);
+/* The same of either side. */
+const json_t *scripted_fact_on(const struct scripted_world *w, enum db_side side, const char *kind,
+                               const char *key);
+/* The target's own log, as the slot of a way back that exists has it: where the next `max` entries
+ * from `from` on end (the end of the log if that is nearer), and the last marker among them ("" if
+ * none). False: there is no slot. */
+bool scripted_back_read(const struct scripted_world *w, struct position from, size_t max,
+                        struct position *next, char *token, size_t size);
+/* The first write of an application on the target that lies outside of [from, to): 1 and *out as
+ * scripted_compare's; 0: none. */
+int scripted_back_missing(struct scripted_world *w, struct position from, struct position to,
+                          struct scripted_difference *out);
 /* From now on the target must hold what it holds now, and what its own applications write. */
 void scripted_switch(struct scripted_world *w);
 /* An application tries one transaction on the target: the number that it took from a sequence
@@ -96,12 +115,6 @@ int64_t scripted_application(struct scripted_world *w, int64_t *given);
 /* Would a client of the target get numbers that nobody got on the source? */
 bool scripted_numbers_ahead(const struct scripted_world *w);
 
-struct scripted_difference {
-    const char *table;
-    const char *what; /* "missing", "extra", "differs" */
-    struct buf source;
-    struct buf target;
-};
 /* Committed rows of both ends (after scripted_switch: of the target and what it must hold), all
  * tables: 0 equal, 1 the first difference (release its bufs). */
 int scripted_compare(struct scripted_world *w, struct scripted_difference *out);

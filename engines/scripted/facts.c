@@ -1,18 +1,21 @@
-/* Control facts of the target: versioned, compared and set, locked by their writers. */
+/* Control facts of either side: versioned, compared and set, locked by their writers. */
 #include "engines/scripted/calls.h"
 #include "engines/scripted/world.h"
 
 #include <stdlib.h>
 
-static int order(const struct target_fact *f, const char *kind, const char *key)
+static int order(const struct target_fact *f, enum db_side side, const char *kind, const char *key)
 {
-    int cmp = strcmp(f->kind, kind);
+    int cmp = (int)f->side - (int)side;
 
+    if (!cmp)
+        cmp = strcmp(f->kind, kind);
     return cmp ? cmp : strcmp(f->key, key);
 }
 
-/* The first fact that is not before (kind, key). */
-static size_t lower_bound(const struct scripted_world *w, const char *kind, const char *key)
+/* The first fact that is not before (side, kind, key). */
+static size_t lower_bound(const struct scripted_world *w, enum db_side side, const char *kind,
+                          const char *key)
 {
     size_t low = 0;
     size_t high = w->nfacts;
@@ -20,7 +23,7 @@ static size_t lower_bound(const struct scripted_world *w, const char *kind, cons
     while (low < high) {
         size_t mid = low + (high - low) / 2;
 
-        if (order(w->facts[mid], kind, key) < 0)
+        if (order(w->facts[mid], side, kind, key) < 0)
             low = mid + 1;
         else
             high = mid;
@@ -28,21 +31,24 @@ static size_t lower_bound(const struct scripted_world *w, const char *kind, cons
     return low;
 }
 
-static struct target_fact *find(struct scripted_world *w, const char *kind, const char *key)
+static struct target_fact *find(const struct conn *c, const char *kind, const char *key)
 {
-    size_t i = lower_bound(w, kind, key);
+    const struct scripted_world *w = c->w;
+    size_t i = lower_bound(w, c->side, kind, key);
 
-    return i < w->nfacts && order(w->facts[i], kind, key) == 0 ? w->facts[i] : NULL;
+    return i < w->nfacts && order(w->facts[i], c->side, kind, key) == 0 ? w->facts[i] : NULL;
 }
 
-static struct target_fact *find_or_add(struct scripted_world *w, const char *kind, const char *key)
+static struct target_fact *find_or_add(const struct conn *c, const char *kind, const char *key)
 {
-    size_t i = lower_bound(w, kind, key);
+    struct scripted_world *w = c->w;
+    size_t i = lower_bound(w, c->side, kind, key);
     struct target_fact *f;
 
-    if (i < w->nfacts && order(w->facts[i], kind, key) == 0)
+    if (i < w->nfacts && order(w->facts[i], c->side, kind, key) == 0)
         return w->facts[i];
     f = arena_zalloc(&w->mem, sizeof(*f));
+    f->side = c->side;
     f->kind = arena_strdup(&w->mem, kind);
     f->key = arena_strdup(&w->mem, key);
     VEC_PUSH(w, w->facts, w->nfacts, w->facts_cap);
@@ -89,7 +95,7 @@ int scripted_fact_get(struct db *db, const char *kind, const char *key, bool loc
     memset(out, 0, sizeof(*out));
     if (conn_enter(c, e) < 0)
         return -1;
-    f = find(c->w, kind, key);
+    f = find(c, kind, key);
     if (!f || (is_mine(c, f) ? f->now_version : f->was_version) == 0)
         return 0;
     if (lock && locked_by_other(c, f)) {
@@ -116,10 +122,10 @@ int scripted_fact_scan(struct db *db, const char *kind, const char *prefix, stru
         return -1;
     *out = calloc(w->nfacts + 1, sizeof(**out));
     invariant(*out != NULL);
-    for (size_t i = lower_bound(w, kind, prefix); i < w->nfacts; i++) {
+    for (size_t i = lower_bound(w, c->side, kind, prefix); i < w->nfacts; i++) {
         struct target_fact *f = w->facts[i];
 
-        if (strcmp(f->kind, kind) != 0 || strncmp(f->key, prefix, len) != 0)
+        if (f->side != c->side || strcmp(f->kind, kind) != 0 || strncmp(f->key, prefix, len) != 0)
             break;
         if ((is_mine(c, f) ? f->now_version : f->was_version) == 0)
             continue;
@@ -170,7 +176,7 @@ int scripted_fact_put(struct db *db, const char *kind, const char *key, int64_t 
 
     if (conn_enter(c, e) < 0)
         return -1;
-    rc = put(c, find_or_add(c->w, kind, key), expect, body, e);
+    rc = put(c, find_or_add(c, kind, key), expect, body, e);
     return rc <= 0 ? rc : conn_leave(c, e) < 0 ? -1 : rc;
 }
 
@@ -183,7 +189,7 @@ int scripted_fact_delete(struct db *db, const char *kind, const char *key, struc
 
     if (conn_enter(c, e) < 0)
         return -1;
-    f = find(c->w, kind, key);
+    f = find(c, kind, key);
     if (!f)
         return 0;
     if (locked_by_other(c, f)) {
@@ -212,6 +218,8 @@ int scripted_control_remove(struct db *db, enum db_side side, struct err *e)
     if (conn_enter(c, e) < 0)
         return -1;
     for (size_t i = 0; side == SIDE_TARGET && i < c->w->nfacts; i++) {
+        if (c->w->facts[i]->side != c->side)
+            continue;
         if (scripted_fact_delete(db, c->w->facts[i]->kind, c->w->facts[i]->key, e) < 0)
             return -1;
     }

@@ -245,6 +245,10 @@ int scripted_mark(struct db *db, const char *token, struct err *e)
 
     if (conn_enter(c, e) < 0)
         return -1;
+    if (c->side == SIDE_TARGET) {
+        back_log_add(w, token, 0, NULL);
+        return conn_leave(c, e);
+    }
     entry = VEC_PUSH(w, w->log, w->nlog, w->log_cap);
     memset(entry, 0, sizeof(*entry));
     entry->token = arena_strdup(&w->mem, token);

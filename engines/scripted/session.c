@@ -199,7 +199,7 @@ int scripted_current_position(struct db *db, struct position *out, struct err *e
 
     if (conn_enter(c, e) < 0)
         return -1;
-    *out = (struct position){c->w->log_end, 0};
+    *out = (struct position){c->side == SIDE_SOURCE ? c->w->log_end : c->w->back_end, 0};
     return 0;
 }
 

@@ -37,6 +37,18 @@ static int create(struct scripted_world *w, const struct db_options *o, struct a
     return 1;
 }
 
+/* On the target, whose snapshots nobody needs. */
+static int create_back(struct scripted_world *w, bool retry, struct stream_origin *out,
+                       struct err *e)
+{
+    if (w->back_slot && !retry)
+        return err_set(e, ERR_FATAL, "replication slot already exists");
+    w->back_slot = true;
+    w->back_start = (struct position){w->back_end, 0};
+    out->start = w->back_start;
+    return 0;
+}
+
 int scripted_stream_create(const struct db_options *o, const struct table_list *tables, bool retry,
                            struct arena *a, struct stream_origin *out, struct err *e)
 {
@@ -45,6 +57,8 @@ int scripted_stream_create(const struct db_options *o, const struct table_list *
     memset(out, 0, sizeof(*out));
     if (world_enter(w, e) < 0)
         return -1;
+    if (o->back)
+        return create_back(w, retry, out, e);
     if (w->slot && !retry)
         return err_set(e, ERR_FATAL, "replication slot already exists");
     w->slot = false;
@@ -236,6 +250,10 @@ int scripted_stream_drop(const struct db_options *o, struct err *e)
 
     if (world_enter(w, e) < 0)
         return -1;
+    if (o->back) {
+        w->back_slot = false;
+        return 0;
+    }
     if (slot_busy(w))
         return err_set(e, ERR_RETRY, "replication slot is active");
     w->slot = false;

@@ -2,6 +2,8 @@
  * rows that it must hold from then on. */
 #include "engines/scripted/world.h"
 
+#include <stdio.h>
+
 bool scripted_accepts(const struct scripted_world *w, enum db_side side)
 {
     return !fence_refuses(w, side);
@@ -9,10 +11,16 @@ bool scripted_accepts(const struct scripted_world *w, enum db_side side)
 
 const json_t *scripted_fact(const struct scripted_world *w, const char *kind, const char *key)
 {
+    return scripted_fact_on(w, SIDE_TARGET, kind, key);
+}
+
+const json_t *scripted_fact_on(const struct scripted_world *w, enum db_side side, const char *kind,
+                               const char *key)
+{
     for (size_t i = 0; i < w->nfacts; i++) {
         const struct target_fact *f = w->facts[i];
 
-        if (strcmp(f->kind, kind) == 0 && strcmp(f->key, key) == 0)
+        if (f->side == side && strcmp(f->kind, kind) == 0 && strcmp(f->key, key) == 0)
             return f->was_version ? f->was : NULL;
     }
     return NULL;
@@ -26,6 +34,55 @@ bool scripted_numbers_ahead(const struct scripted_world *w)
             return false;
     }
     return true;
+}
+
+/* ---- the target's log ---- */
+
+void back_log_add(struct scripted_world *w, const char *token, size_t table, const struct row *row)
+{
+    struct back_entry *entry = VEC_PUSH(w, w->back_log, w->nback, w->back_cap);
+
+    *entry = (struct back_entry){.at = {w->back_end, 0},
+                                 .token = token ? arena_strdup(&w->mem, token) : NULL,
+                                 .table = table,
+                                 .row = row};
+    w->back_end += 8;
+}
+
+bool scripted_back_read(const struct scripted_world *w, struct position from, size_t max,
+                        struct position *next, char *token, size_t size)
+{
+    *next = position_cmp(from, w->back_start) < 0 ? w->back_start : from;
+    token[0] = '\0';
+    for (size_t i = 0; i < w->nback && max > 0; i++) {
+        const struct back_entry *entry = &w->back_log[i];
+
+        if (position_cmp(entry->at, *next) < 0)
+            continue;
+        if (entry->token)
+            snprintf(token, size, "%s", entry->token);
+        next->major = entry->at.major + 8;
+        max--;
+    }
+    return w->back_slot;
+}
+
+int scripted_back_missing(struct scripted_world *w, struct position from, struct position to,
+                          struct scripted_difference *out)
+{
+    for (size_t i = 0; i < w->nback; i++) {
+        const struct back_entry *entry = &w->back_log[i];
+
+        if (entry->token || (position_cmp(entry->at, from) >= 0 && position_cmp(entry->at, to) < 0))
+            continue;
+        *out = (struct scripted_difference){.table = table_label(w->source[entry->table].def),
+                                            .what = "not on the way back"};
+        buf_init(&out->source, BUF_MAX_TEXT);
+        buf_init(&out->target, BUF_MAX_TEXT);
+        row_print(&out->target, entry->row, 60);
+        return 1;
+    }
+    return 0;
 }
 
 /* ---- what the target must hold ---- */
@@ -112,6 +169,7 @@ static void put(struct scripted_world *w, size_t number, struct slot *s, const s
     struct tx *tx = tx_new(w);
     struct err ignored = {0};
 
+    back_log_add(w, NULL, number, row ? row : s->was);
     if (s->was)
         expect_no_more(w, number, s->was);
     if (row)

@@ -73,6 +73,7 @@ struct scripted_world *scripted_world_new(uint64_t seed, const struct scripted_o
     /* Near the 32-bit wrap in every other world. */
     w->first_xid = draw_chance(w, 1, 2) ? (7ull << 32) - 40 : 740;
     w->log_end = 0x1000000 + draw_below(w, 4096) * 8;
+    w->back_end = 0x1000;
     w->source_ms = 1700000000000;
     w->target_ms = 1700000000000 + (int64_t)draw_below(w, 1000000);
     tables_make(w);

@@ -85,6 +85,7 @@ struct slot {
     const struct row *was;
 };
 struct target_fact {
+    enum db_side side; /* those of the way back stand on the source */
     const char *kind;
     const char *key;
     struct tx *owner;
@@ -132,6 +133,15 @@ struct target_pin {
     const char *name;
     const struct row **rows[TABLES];
     size_t n[TABLES];
+};
+
+/* The target's own log, from the moment that a way back may begin on it: marks, and what its
+ * applications wrote. */
+struct back_entry {
+    struct position at;
+    const char *token; /* NULL: a write */
+    size_t table;
+    const struct row *row; /* what it made, or took away */
 };
 
 /* A lease that has lapsed still stands here: the clock decides. */
@@ -236,6 +246,12 @@ struct scripted_world {
     struct tx **volatiles; /* asynchronous commits that a restart may lose, oldest first */
     size_t nvolatiles;
     size_t volatiles_cap;
+    struct back_entry *back_log;
+    size_t nback;
+    size_t back_cap;
+    uint64_t back_end;
+    bool back_slot;
+    struct position back_start;         /* what lies before it, the slot never had */
     struct sequence copied[SEQUENCES];  /* the target's */
     struct sequence durable[SEQUENCES]; /* what a restart leaves of them */
     struct target_pin *expected;        /* what the target must hold, since it is the live one */
@@ -309,6 +325,9 @@ bool snap_sees(const struct scripted_world *w, const struct snap *s, uint64_t xi
 bool tuple_seen(const struct scripted_world *w, const struct snap *s, const struct tuple *t);
 struct exported *snap_export(struct scripted_world *w);
 struct exported *snap_find(struct scripted_world *w, const char *name);
+
+/* switch.c */
+void back_log_add(struct scripted_world *w, const char *token, size_t table, const struct row *row);
 
 /* target.c */
 struct tx *tx_new(struct scripted_world *w);

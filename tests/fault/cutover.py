@@ -161,7 +161,23 @@ class Cutover:
         with conn.cursor() as cur:
             cur.execute("ROLLBACK PREPARED 'stuck-gid'")
         conn.close()
-        self.say("timed out on a prepared transaction, named it, undid itself")
+        self.say("C01: timed out on a prepared transaction, named it, undid itself")
+
+    def validated(self):
+        """Before anybody writes there: every constraint is validated, every index stands, and the
+        planner knows the tables."""
+        here, there = [server.query("""
+            SELECT conrelid::regclass::text, contype::text, convalidated FROM pg_constraint
+            WHERE connamespace = 'shop'::regnamespace ORDER BY 1, 2""", "shop")
+            for server in (self.source, self.target)]
+        self.must("constraints of the target", there, here)
+        unfit = self.target.value("SELECT count(*) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
+                                  " WHERE c.relnamespace = 'shop'::regnamespace AND NOT i.indisvalid", "shop")
+        self.must("invalid indexes of the target", unfit, 0)
+        if not self.target.value("SELECT count(*) FROM pg_stats WHERE schemaname = 'shop'"
+                                 " AND tablename = 'accounts'", "shop"):
+            raise Failure("the target's tables were not analysed")
+        self.say(f"C13: {len(there)} constraints validated, statistics there, the target still shut")
 
     def killed(self, points):
         for point in points:
@@ -172,7 +188,7 @@ class Cutover:
             waited = ""
             if point == "fenced:after":
                 waited = f"; open again by itself after {self.source_opens(LEASE_MS + 500, point)} ms"
-            self.say(f"killed at {point}, state {self.state()}{waited}")
+            self.say(f"C07: killed at {point}, state {self.state()}{waited}")
 
     def stopped_at(self, point, *args, command="cutover"):
         """A coordinator that stands still there until it gets SIGCONT."""
@@ -198,7 +214,7 @@ class Cutover:
                 self.source_opens(1000, f"apply stands still, from {point} on")
             finally:
                 self.lockstep.process.send_signal(signal.SIGCONT)
-            self.say(f"apply stands still from {point} on: undone")
+            self.say(f"C02: apply stands still from {point} on: undone")
 
     def asked_to_stop(self):
         hung = self.stopped_at("drained:after")
@@ -226,7 +242,7 @@ class Cutover:
             self.must(f"state after {point}", self.state(), "prepared")
             took = self.source_opens(1000, f"{server.name} crashed at {point}")
             self.lockstep.must_live()
-            self.say(f"{server.name} crashes at {point}: undone, the source open after {took} ms")
+            self.say(f"C08: {server.name} crashes at {point}: undone, the source open after {took} ms")
 
             def ready():
                 return self.lockstep.do("cutover", "--dry-run")[0] == 0
@@ -265,7 +281,7 @@ class Cutover:
             code, out, err = self.cutover(kill=point)
             self.must(f"killed at {point}", code, -signal.SIGKILL)
             self.must("state", self.state(), "closed")
-            self.say(f"killed at {point}")
+            self.say(f"C07: killed at {point}")
         # With both sides shut a coordinator does not give up at the first lost connection.
         hung = self.stopped_at("switched:opened")
         self.target.crash_restart()
@@ -277,6 +293,7 @@ class Cutover:
         self.must("cutover said again", code, 0)
         if "switched" not in again:
             raise Failure(f"the second answer is another: {again}")
+        self.say("C12: cutover said again: the same answer, nothing changed")
         for verb in ("park", "recopy"):
             code = self.lockstep.do("tables", verb, "shop.accounts")[0]
             self.must(f"tables {verb} behind the switch", code, 4)
@@ -308,7 +325,7 @@ class Cutover:
         if "lockstep-secret" in "\n".join(facts):
             raise Failure("the hook's facts hold a password")
         gaps = sorted(b - a for a, b in zip(self.writers.times, self.writers.times[1:]))
-        self.say(f"{len(self.writers.acknowledged)} acknowledged transfers, all on the target; the "
+        self.say(f"C01: {len(self.writers.acknowledged)} acknowledged transfers, all on the target; the "
                  f"sum holds; errors seen: {self.writers.seen()}; longest gap {gaps[-1]} ms")
 
     def undisturbed(self):
@@ -357,6 +374,7 @@ class Cutover:
             return
         self.refuses()
         self.killed(BEFORE_CLOSED[:2])
+        self.validated()
         self.times_out()
         self.killed(BEFORE_CLOSED[2:])
         self.stalls()

@@ -15,6 +15,8 @@ import signal
 import sys
 import time
 
+import psycopg2
+
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from cutover import BEFORE_CLOSED, FROM_CLOSED, Cutover, dsn  # noqa: E402
@@ -46,6 +48,8 @@ UPDATE shop.wide SET body = body || '!' WHERE id % 3 = 0; DELETE FROM shop.wide 
 
 
 class Rollback(Cutover):
+    accepts = ()   # options of every rollback
+
     def set_up(self):
         super().set_up()
         # What the way back needs besides; `check` names it.
@@ -62,7 +66,7 @@ class Rollback(Cutover):
                         "mv dsn.new dsn\n")
 
     def rollback(self, *args, kill=None):
-        return self.lockstep.do("rollback", "--yes", *args, timeout=90, kill=kill)
+        return self.lockstep.do("rollback", "--yes", *self.accepts, *args, timeout=90, kill=kill)
 
     def refuses_rollback(self):
         for args in (("--yes",), ("--dry-run",)):
@@ -94,7 +98,7 @@ class Rollback(Cutover):
             self.lockstep.must_live()
             return self.lockstep.do("cutover", "--dry-run")[0] == 0
         until("everything follows again", 60, ready, every=0.3)
-        self.say("a way back that does not carry: taken away again")
+        self.say("C05: a way back that does not carry: taken away again, nobody was refused a write")
 
     def there(self):
         code, out, err = self.cutover("--json")
@@ -128,7 +132,7 @@ class Rollback(Cutover):
         if here <= there:
             raise Failure(f"the later switch has epoch {here}, the earlier one {there}")
         self.goes("on the source")
-        self.say(f"two directions at once: epochs {there} and {here}")
+        self.say(f"C12: two directions at once: epochs {there} and {here}")
 
     def parked_on_the_way_back(self):
         """What the old source refuses parks the table there; mended and resumed, it follows."""
@@ -160,7 +164,7 @@ class Rollback(Cutover):
             self.must(f"the cutover's state after {point}", self.state(), "switched")
             if i % 4 == 1:
                 self.restart_run()
-            self.say(f"rollback killed at {point}, state {self.state_on(self.source)}")
+            self.say(f"C07: rollback killed at {point}, state {self.state_on(self.source)}")
             if i % 4 == 1:
                 until("the stages of the way back run", 60, self.stages_run, every=0.3)
 
@@ -189,7 +193,7 @@ class Rollback(Cutover):
         self.must("the state in the JSON", answer.get("state"), "switched")
         self.must("the direction in the JSON", answer.get("direction"), "back")
         self.must("the forward row", self.state(), "none")
-        self.must("rollback said again", self.rollback()[0], 0)
+        self.must("rollback said again (C12)", self.rollback()[0], 0)
         self.goes("on the source")
         self.must("target probe", self.prober.last("target"), "25006")
         status = self.lockstep.status()
@@ -197,13 +201,50 @@ class Rollback(Cutover):
         self.must("the direction after it", status["direction"], "forward")
         self.say(f"rolled back, writes were held for {answer.get('pause_ms')} ms")
 
+    def opens_long_transactions(self):
+        """Open at the switch, and used behind it: one that has read on the side that opens, one that
+        has read on the side that closes, and one that has written there."""
+        self.long = {}
+        for name, server, isolation, first in (
+                ("there", self.target, "REPEATABLE READ", "SELECT count(*) FROM shop.wide"),
+                ("here", self.source, "REPEATABLE READ", "SELECT count(*) FROM shop.wide"),
+                ("wrote", self.source, "READ COMMITTED", "INSERT INTO shop.wide VALUES (-72, 'open')")):
+            conn = psycopg2.connect(dsn(server))
+            conn.set_session(isolation_level=isolation)
+            conn.cursor().execute(first)
+            self.long[name] = conn
+
+    def uses_long_transactions(self):
+        """The way back begins before the first one ends, and carries it."""
+        self.long["there"].cursor().execute("INSERT INTO shop.wide VALUES (-71, 'long there')")
+        self.long["there"].commit()
+        for name in ("here", "wrote"):
+            try:
+                self.long[name].cursor().execute("INSERT INTO shop.wide VALUES (-73, 'too late')")
+                self.long[name].commit()
+                raise Failure(f"a transaction that was open on the source ({name}) was acknowledged")
+            except psycopg2.Error:
+                pass
+        for conn in self.long.values():
+            conn.close()
+
+        def ids(server):
+            return [i for (i,) in server.query("SELECT id FROM shop.wide WHERE id < -70", "shop")]
+        until("the long transaction came back", 20, lambda: ids(self.source) == [-71], every=0.1)
+        self.must("rows of long transactions on the target", ids(self.target), [-71])
+        self.say("C03: a transaction open at the switch is carried back; those open here are on no side")
+
     def comes_past_the_seal(self):
         """Who may set session_replication_role comes past a seal that is of triggers: seen, said."""
         self.source.psql("shop", input="INSERT INTO shop.keyless VALUES ('foreign', 1)",
                          user="lockstep")
         until("status warns of a write on the closed side", 20, lambda: any(
             "though it is sealed" in w for w in (self.lockstep.status() or {})["warnings"]))
-        self.say("a write on the closed side is told")
+        self.must("rows of it on the target", self.target.value(
+            "SELECT count(*) FROM shop.keyless WHERE note = 'foreign'", "shop"), 0)
+        self.must("rollback over it", self.rollback()[0], 4)
+        self.accepts = ("--accept-foreign",)
+        self.say("C09: a write on the closed side is told, kept apart, and holds the rollback up")
 
     def same(self):
         def rows(server, table):
@@ -219,7 +260,7 @@ class Rollback(Cutover):
             counts = [s.query(f"SELECT count(*), md5(string_agg(t::text, '|' ORDER BY t::text)) FROM"
                               f" shop.{table} t", "shop")[0] for s in (self.source, self.target)]
             self.must(f"rows of {table} behind the rollback", *counts)
-        self.say(f"keys, savepoints, TRUNCATE and large values came back: {counts[0][0]} rows")
+        self.say(f"C10: keys, savepoints, TRUNCATE and large values came back: {counts[0][0]} rows")
 
     def judge_back(self):
         self.prober.stop()
@@ -233,8 +274,8 @@ class Rollback(Cutover):
         if "LOCKSTEP_DIRECTION=back" not in env:
             raise Failure(f"the hook was not told the direction: {env}")
         self.same()
-        self.say(f"{len(self.writers.acknowledged)} acknowledged transfers, all on both sides; the "
-                 f"sum holds; errors seen: {self.writers.seen()}")
+        self.say(f"C05, C06: {len(self.writers.acknowledged)} acknowledged transfers, all on both "
+                 f"sides, none twice; the sum holds; errors seen: {self.writers.seen()}")
 
     def never_both(self):
         """No two accepted probes, one a side, whose intervals tell that both were open at once:
@@ -277,7 +318,9 @@ class Rollback(Cutover):
         self.must("killed when prepared", self.cutover(kill="prepared:after")[0], -signal.SIGKILL)
         self.first_switch = time.monotonic()
         self.both_at_once()
+        self.opens_long_transactions()
         self.there()
+        self.uses_long_transactions()
         self.comes_past_the_seal()
         self.parked_on_the_way_back()
         self.target.psql("shop", user="app", input=NASTY)

@@ -202,6 +202,10 @@ static enum sim_verdict judge(struct sim *s, int quiet)
             report_failure(s);
         return VERDICT_ROWS;
     }
+    if (way_lacks(s, &d)) {
+        report_rows(s, &d);
+        return VERDICT_ROWS;
+    }
     if (s->sw.broken[0]) {
         fprintf(stderr, "finding: seed %" PRIu64 ": switch: %s\n", s->seed, s->sw.broken);
         return VERDICT_SWITCH;

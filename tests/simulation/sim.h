@@ -51,6 +51,7 @@ struct sim_switch {
     bool tried;    /* the user has begun to try */
     bool early;    /* also before the load is done, when it must be refused */
     bool twice;    /* a second coordinator comes now and then */
+    bool way;      /* with a way back */
     int share;     /* in 1/100: of the world's faults, while it is tried */
     int kill;      /* in 1/100: a coordinator dies at some call */
     int stall;     /* in 1/10,000 of its calls: it hangs, perhaps longer than its lease */
@@ -117,6 +118,13 @@ bool switch_is_quiet(const struct sim *s);
 /* Where a coordinator waits, others go on; false: the caller is none. */
 bool switch_wait(void);
 void switch_close(struct sim *s);
+
+/* way.c: what carries the way back. */
+void way_step(struct sim *s);
+/* It has come to the end of the target's log, or there is none. */
+bool way_is_over(const struct sim *s);
+/* 1: an application's write on the target is not on it. */
+int way_lacks(struct sim *s, struct scripted_difference *out);
 
 /* watch.c: what must hold in every moment of a switch; at every call. */
 void watch(struct sim *s);

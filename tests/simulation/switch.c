@@ -133,6 +133,7 @@ static void request(struct sim *s, struct coordinator *c)
                                           .lease_ms = s->calm ? 1000000 : s->sw.lease_ms,
                                           .rehearse = !s->calm && chance(1, 6),
                                           .rounds = 2,
+                                          .way_back = s->sw.way,
                                           .holder_is_dead = chance(3, 4) ? is_dead : NULL,
                                           .say = tell,
                                           .ctx = c};
@@ -242,13 +243,15 @@ void switch_step(struct sim *s)
     coordinator_step(s, s->sw.c[0], true);
     if (s->sw.c[1]->runs || (s->sw.twice && !s->calm && !s->sw.closed))
         coordinator_step(s, s->sw.c[1], false);
+    way_step(s);
     application(s);
 }
 
 bool switch_is_over(const struct sim *s)
 {
-    return !s->sw.wanted || (s->sw.state == CUTOVER_SWITCHED && !s->sw.c[0]->runs &&
-                             !s->sw.c[1]->runs && scripted_accepts(s->world, SIDE_TARGET));
+    return !s->sw.wanted ||
+           (s->sw.state == CUTOVER_SWITCHED && !s->sw.c[0]->runs && !s->sw.c[1]->runs &&
+            scripted_accepts(s->world, SIDE_TARGET) && way_is_over(s));
 }
 
 bool switch_is_quiet(const struct sim *s)
@@ -270,6 +273,7 @@ void switch_init(struct sim *s)
         return;
     s->sw.early = chance(1, 4);
     s->sw.twice = chance(1, 2);
+    s->sw.way = chance(1, 2);
     s->sw.lease_ms = leases[sim_draw(s) % 4];
     s->sw.pause_ms = pauses[sim_draw(s) % 4];
     s->sw.stall = stalls[sim_draw(s) % 4];

@@ -25,6 +25,7 @@ __attribute__((format(printf, 2, 3))) static void broken(struct sim *s, const ch
     va_end(ap);
 }
 
+/* C13: no step of a switch before constraints and statistics are there. */
 static void watch_begin(struct sim *s, const char *state)
 {
     const json_t *phase = scripted_fact(s->world, "phase", "load");

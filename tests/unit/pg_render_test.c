@@ -68,6 +68,7 @@ static const char *type_of(const char *column)
     return made.theres[0].columns[table_column_find(&made.tables[0], column)].source_type;
 }
 
+/* C11: what would not come back as it was is said, for each column and each way. */
 static void types_have_verdicts(void **state)
 {
     assert_string_equal(type_of("id"), "numeric(20,0)");
