@@ -34,13 +34,51 @@ static void *own_main(void *arg)
     return NULL;
 }
 
+/* How long a stage whose lease has lapsed may take to renew it: a busy machine, or a target that
+ * hung. Its lease taken, it would end for good, and nobody would go on when we are done. */
+#define LAPSED_MS 30000
+#define LAPSED_POLL_MS 200
+
+/* Left in good order, or by a process that is dead? 1, 0, -1. */
+static int is_left(struct db *target, const char *stage, struct err *e)
+{
+    const char *holder;
+    json_t *body;
+    bool left;
+
+    if (fact_read(target, "lease", stage, &body, NULL, e) < 0)
+        return -1;
+    holder = fact_text(body, "holder");
+    left = !holder || fact_int(body, "until_ms", 0) == 0 || holder_is_dead(holder);
+    json_decref(body);
+    return left;
+}
+
+static int is_run(struct db *target, const char *stage, struct err *e)
+{
+    int64_t deadline = mono_ms() + LAPSED_MS;
+
+    for (;;) {
+        int held = lease_held(target, stage, NULL, 0, e);
+        int left = held == 0 ? is_left(target, stage, e) : 0;
+
+        if (held || left)
+            return held < 0 || left < 0 ? -1 : held;
+        if (stop_check(e) < 0)
+            return -1;
+        if (mono_ms() >= deadline)
+            return 0;
+        nap_ms(LAPSED_POLL_MS);
+    }
+}
+
 /* If nobody runs them, capture and apply run in this process until verify is done. */
 static int own_start(struct own_stages *own, const struct migration *m, struct db *target,
                      struct err *e)
 {
     unsigned stages = 0;
-    int capture = lease_held(target, "capture", NULL, 0, e);
-    int apply = capture < 0 ? -1 : lease_held(target, "apply", NULL, 0, e);
+    int capture = is_run(target, "capture", e);
+    int apply = capture < 0 ? -1 : is_run(target, "apply", e);
 
     if (capture < 0 || apply < 0)
         return -1;

@@ -9,6 +9,8 @@ does, and the other snapshot takes over. At the end nothing differs and every ro
 import argparse
 import os
 import pathlib
+import signal
+import subprocess
 import sys
 import time
 
@@ -118,6 +120,27 @@ class Roles:
         self.one.must("capture", status=4, timeout=60)
         self.say("stopped in time with 75; a second capture is refused")
 
+    def lapse(self):
+        """An apply that hangs past its lease is not dead: verify waits for it, and it goes on."""
+        apply = self.one.roles["apply"]
+        apply.send_signal(signal.SIGSTOP)
+        try:
+            until("its lease lapses", 30, lambda: self.target.value(
+                "SELECT (body->>'until_ms')::bigint < extract(epoch from clock_timestamp()) * 1000"
+                " FROM lockstep.fact WHERE kind = 'lease' AND key = 'apply'", "shop"), every=0.2)
+            verify = subprocess.Popen([self.one.binary, "-c", str(self.one.file), "verify"],
+                                      cwd=self.one.folder, env=self.one.env,
+                                      stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+            self.cleanup.add(verify.kill)
+            time.sleep(1.5)
+        finally:
+            apply.send_signal(signal.SIGCONT)
+        out, _ = verify.communicate(timeout=90)
+        if verify.returncode or "differences 0" not in out:
+            raise Failure(f"verify beside an apply that hung: exit {verify.returncode}\n{out}")
+        self.must_live()
+        self.say("an apply hung past its lease: verify waited for it, and it goes on")
+
     def end(self):
         for lockstep in (self.one, self.two):
             code = lockstep.roles["snapshot"].wait(90)
@@ -127,6 +150,9 @@ class Roles:
               "following")
         self.write(8)
         self.one.must("verify", timeout=120)
+        for lockstep in (self.one, self.two):
+            lockstep.roles.pop("snapshot")
+        self.lapse()
         until("the last change is there", 30, lambda: self.target.query(
             "SELECT 1 FROM small WHERE id = 2008", "shop"))
         bad, tables = compare.differing(self.source, self.target)
