@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Everything that can befall a switch, generated from the rows of its table of states, on both roads:
 killed before and after each step, stopped for longer than the lease, both servers crashed while the
-coordinator stands there. Never are two sides writable; before the seal no longer than the lease is none,
+coordinator stands there, and all three lost at once. Never are two sides writable; before the seal no longer than the lease is none,
 though nobody is alive; behind it neither is until the next call, which goes the road to its end. The
 bank's books are right on both sides at the end.
 
@@ -59,7 +59,7 @@ def cases_of(rows):
     # A coordinator that stands before a step stands at the row behind it too.
     stands = [p for p in points if p.where != "after" or p.state == SEAL[0]]
     return points, [Case("kill", p) for p in points] + [
-        Case(kind, p) for p in stands for kind in ("stop", "crash")]
+        Case(kind, p) for p in stands for kind in ("stop", "crash", "outage")]
 
 
 def name(case):
@@ -199,13 +199,21 @@ class Matrix(switch.Bank):
         so = self.nobody_goes_on(verb, point, what, since)
         return f"{so}, {self.wakes(it, verb, what)}"
 
+    def outage(self, verb, point, what):
+        """The coordinator is gone and both servers have crashed: only what is durable counts."""
+        it = self.stand(verb, point)
+        it.kill()
+        self.both_crash()
+        since = time.monotonic()
+        self.must_be_recorded(verb, point, what)
+        return self.nobody_goes_on(verb, point, what, since)
+
     def wakes(self, it, verb, what):
         """Done, or undone: nothing between."""
         self.prober.allow()
         code = it.go_on(150)
         if code not in (0, 1):
             raise Failure(f"{what}: it went on and ended with {code}: {it.text()}")
-        self.woken = it.text()
         return "then it went on" if code == 0 else "then it gave up"
 
     def both_crash(self):
@@ -238,7 +246,7 @@ class Matrix(switch.Bank):
         else:
             self.prober.road(closing, opening)
         self.prober.allow()
-        self.completes(verb, what, tries=3 if case and case.kind == "crash" else 1)
+        self.completes(verb, what, tries=3 if case and case.kind in ("crash", "outage") else 1)
         if self.state(verb) != "switched":
             raise Failure(f"{what}: the state is {self.state(verb)}")
         self.prober.await_taken(opening, SLACK_S, what)
