@@ -164,6 +164,7 @@ class Defeat:
         """Where lockstep may not refuse DDL (its event trigger is off here), the owner takes the
         trigger off under the lease and writes: that is carried, and he is refused by the seal."""
         owner = self.sides[0].open_session("shop_owner", "owner")
+        self.sides[0].ddl_refused = False
         self.source.server.psql(DATABASE, input='ALTER EVENT TRIGGER "!lockstep_fence" DISABLE')
         env = dict(self.lockstep.env, LOCKSTEP_TEST_STOP="fenced:after")
         log = self.lockstep.folder / "stopped.log"
@@ -191,6 +192,7 @@ class Defeat:
             raise Failure("what the owner wrote under the lease is not on the target")
         owner.close()
         self.source.server.psql(DATABASE, input='ALTER EVENT TRIGGER "!lockstep_fence" ENABLE ALWAYS')
+        self.sides[0].ddl_refused = True
         self.say("the owner took the trigger off under the lease: carried, and refused by the seal")
 
     def switch(self, command, opening):

@@ -50,6 +50,7 @@ class Side:
         self.closed = self.sealed = False
         self.opened = 0.0  # when it last took a write after it had refused one
         self.hold = 0.0
+        self.ddl_refused = True  # by lockstep's event trigger
 
     def told(self, code):
         """The code of its refusal, None for none."""
