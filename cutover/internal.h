@@ -57,6 +57,7 @@ struct cutover {
     const struct migration *turn; /* of the way back from its end: the other direction */
     struct db *closing;
     struct db *opening;
+    struct db *reading[2]; /* of the closing and the opening side, for the digest; or NULL */
     struct arena arena;
     struct table_list tables;
     bool begun;
@@ -186,6 +187,15 @@ enum ahead sequence_ahead(const struct sequence_value *from, const struct sequen
 
 /* Reads the closing side's, sets those of the opening side that differ, while the row is ours. */
 int sequences_copy(struct cutover *c, struct err *e);
+
+/* ---- digest.c ---- */
+
+/* Connects, while there is time for it. Without a connection there is no digest, and that is said.
+ */
+void digest_open(struct cutover *c);
+/* Compares what it can of the quiet pair, and notes it. ERR_CONFLICT: a table differs. */
+int digest_compare(struct cutover *c, struct err *e);
+void digest_close(struct cutover *c);
 
 /* ---- renew.c ---- */
 

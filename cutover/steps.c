@@ -129,6 +129,7 @@ int step_prepare(struct cutover *c, struct err *e)
             c->stage = 2;
         return rc < 0 ? -1 : 0;
     case 2:
+        digest_open(c);
         snprintf(suffix, sizeof(suffix), "p%d", c->probes);
         c->stage_ms = mono_ms();
         if (mark_closing(c, suffix, e) < 0)
@@ -185,7 +186,9 @@ int step_drain(struct cutover *c, struct err *e)
 
 int step_settle(struct cutover *c, struct err *e)
 {
-    return sequences_copy(c, e) < 0 ? -1 : 1;
+    if (sequences_copy(c, e) < 0)
+        return -1;
+    return digest_compare(c, e) < 0 ? -1 : 1;
 }
 
 /* ---- closed ---- */
