@@ -12,6 +12,8 @@
 #include <unistd.h>
 
 #define PATH_MAX_SIZE 4200
+/* Of the pause, to compare the pair once more; what it does not get through is left out. */
+#define DIGEST_MS 50
 
 /* The folder of the configuration: the hook's paths are meant from there, the record goes there. */
 static void folder_of_file(const char *file, char *out, size_t size)
@@ -273,6 +275,7 @@ static int command_switch(struct cli *c, bool back, struct err *e)
     r.source = config_uri_redact(&a, x.config.source);
     r.target = config_uri_redact(&a, x.config.target);
     r.holder_is_dead = holder_is_dead;
+    r.digest_ms = DIGEST_MS;
     r.accept_foreign = cli_option(c, "accept-foreign") != NULL;
     folder_of_file(x.config.file, folder, sizeof(folder));
     r.folder = folder;

@@ -101,7 +101,8 @@ struct cutover_request {
     bool way_back; /* `prepared` also makes the way back of the road, or finds that it carries;
                       false (simulation): there is none */
     int max_pause_ms;
-    int lease_ms;          /* of the fence */
+    int lease_ms;  /* of the fence */
+    int digest_ms; /* of the pause, at most, to compare the quiet pair; 0: it is not compared */
     bool accept_foreign;   /* what came past the seal of the side that opens may stay there */
     const char *on_switch; /* shell command, or NULL */
     const char *folder;    /* where on_switch runs; NULL: here */

@@ -102,6 +102,7 @@ void disconnect_sides(struct cutover *c)
 {
     struct db **sides[2] = {&c->closing, &c->opening};
 
+    digest_close(c);
     for (int i = 0; i < 2; i++) {
         if (*sides[i])
             (*sides[i])->engine->close(*sides[i]);

@@ -155,8 +155,9 @@ static const char *const page_tail[] = {
     "`prepared` measures, while the applications still write, everything that the pause is made "
     "of, five times over: a marker from one side to the other (the pause has two), reading and "
     "setting the sequences (two), moving the fence (two on the side that closes, one on the side "
-    "that opens), waiting for the transactions that write (two), recording the steps (eight), "
-    "asking the guards (three). The parts' smallest, median and largest samples add up to what is "
+    "that opens), seeing that the fence is on every table, waiting for the transactions that write "
+    "(two), comparing the small tables, recording the steps (eight), asking the guards (three). "
+    "The parts' smallest, median and largest samples add up to what is "
     "told: `the pause is predicted at 120 ms (90 to 310)`. The high end also allows for a "
     "transaction that runs until it is ended (100 ms), and for samples being whole milliseconds. "
     "What nobody may end, an undecided prepared transaction, cannot be foreseen.",
@@ -262,6 +263,34 @@ static const char *const page_tail[] = {
     "since the switch drained that side: say whose it is (`--of source`, `&of=source`), then it "
     "counts as reached. A position is only good for tables that follow: a parked one is named. "
     "Should the side that is read crash, it may come back a moment older than it was; wait again.",
+    "",
+    "## Writes on a side that is closed",
+    "",
+    "Whoever may switch a fence off can write on the closed side all the same. Such a transaction "
+    "is "
+    "foreign: it is never carried to the side that lives. `lockstep status` warns of it (and "
+    "`--json`, `/metrics`, the log), with position, number and time of the transaction, tables, "
+    "how "
+    "many rows, and a key of each; the first 20 are kept. The next switch in the other direction "
+    "refuses (exit 4) before it begins, because it would open the side on which those rows stand. "
+    "Carry over by hand what is to live, or give it up: then `--accept-foreign` leaves them where "
+    "they are, and `lockstep verify` shows what differs from then on.",
+    "",
+    "## The quiet pair",
+    "",
+    "At `settled` the small tables of both sides are compared by a digest, as many as fit into 50 "
+    "ms "
+    "of the pause; the record names those that were left out. A difference undoes the switch: "
+    "`lockstep verify` names the rows.",
+    "",
+    "## Sequences",
+    "",
+    "Each is set beyond what the closing side gave: 100 steps, and 16 blocks where sessions take "
+    "numbers by blocks (CACHE), since no fence refuses `nextval`. Near its end the margin takes at "
+    "most the half of what is left (`sequences_tight` in the record). One that counts down is "
+    "followed by an AUTO_INCREMENT above its highest number, and goes on below on the way back. "
+    "What no column of the other side counts is named (`sequences_left_out`): sequences without a "
+    "column between engines, and MariaDB's sequence objects, of which `check` warns.",
     "",
     "## The record",
     "",

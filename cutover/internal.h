@@ -44,9 +44,11 @@ enum pause_part {
     PART_RECORD,
     PART_OPEN,
     PART_FENCE,
+    PART_ARM,
     PART_SEQUENCES,
     PART_WRITERS,
     PART_DRAIN,
+    PART_DIGEST,
     PART_REST,
     PARTS
 };
@@ -65,6 +67,7 @@ struct predict {
     int64_t marked_ms;
     int64_t left_ms; /* when the step that set the marker was left; 0: it is known how long for */
     int64_t ms[PARTS][PREDICT_ROUNDS]; /* the last ones */
+    bool reading_broke;                /* the digest's connections are in the middle of a table */
 };
 
 /* Keeps the fence's lease and the coordinator's alive (renew.c). */
@@ -92,6 +95,7 @@ struct cutover {
     const struct migration *turn; /* of the way back from its end: the other direction */
     struct db *closing;
     struct db *opening;
+    struct db *reading[2]; /* of the closing and the opening side, for the digest; or NULL */
     struct arena arena;
     struct table_list tables;
     bool begun;
@@ -262,6 +266,19 @@ enum ahead sequence_ahead(const struct sequence_value *from, const struct sequen
 
 /* Reads the closing side's, sets those of the opening side that differ, while the row is ours. */
 int sequences_copy(struct cutover *c, struct err *e);
+
+/* ---- digest.c ---- */
+
+/* Connects, while there is time for it. Without a connection there is no digest, and that is said.
+ */
+void digest_open(struct cutover *c);
+/* Reads as digest_compare does, for the prediction; 0. Behind it, outside of what is measured,
+ * digest_again(). */
+int digest_measure(struct cutover *c, struct err *e);
+void digest_again(struct cutover *c);
+/* Compares what it can of the quiet pair, and notes it. ERR_CONFLICT: a table differs. */
+int digest_compare(struct cutover *c, struct err *e);
+void digest_close(struct cutover *c);
 
 /* ---- renew.c ---- */
 

@@ -69,6 +69,17 @@ static int meet_writers(struct cutover *c, struct err *e)
     return 0;
 }
 
+/* A rehearsal arms nothing on the side that closes. */
+static int arm_closing(struct cutover *c, struct err *e)
+{
+    struct table_list there;
+
+    if (!c->r->rehearse)
+        return c->closing->engine->fence_install(c->closing, &c->tables, e);
+    tables_there(&c->tables, &c->arena, &there);
+    return c->opening->engine->fence_install(c->opening, &there, e);
+}
+
 #define LARGER_PAUSE "or allow a longer --max-pause"
 
 /* In the order in which a round takes them; `take` NULL: by the round itself. */
@@ -90,6 +101,8 @@ static const struct part {
                    "commits on the side that opens are slow: see to its disk, " LARGER_PAUSE},
     [PART_FENCE] = {"fence", 2, move_closing, "flip and seal the fence",
                     "commits on the side that closes are slow: see to its disk, " LARGER_PAUSE},
+    [PART_ARM] = {"arm", 1, arm_closing, "see that the fence is on every table",
+                  "commits on the side that closes are slow: see to its disk, " LARGER_PAUSE},
     [PART_SEQUENCES] = {"sequences", 2, sequences_copy, "read the sequences and set them",
                         "leave tables with sequences out (tables.exclude), " LARGER_PAUSE},
     [PART_WRITERS] = {"writers", 2, meet_writers, "wait for the transactions that write",
@@ -97,6 +110,8 @@ static const struct part {
     [PART_DRAIN] = {"drain", 2, NULL, "a marker from one side to the other",
                     "wait until lockstep status shows a small lag, set apply.batch_delay "
                     "lower, " LARGER_PAUSE},
+    [PART_DIGEST] = {"digest", 1, digest_measure, "compare the small tables",
+                     "see what both servers are busy with, " LARGER_PAUSE},
     [PART_REST] = {"rest", 3, NULL, "between the steps",
                    "this machine is busy: conduct from another one, " LARGER_PAUSE},
 };
@@ -310,6 +325,7 @@ static int end_round(struct cutover *c, struct err *e)
     *sample(c, PART_DRAIN) = mono_ms() - p->marked_ms;
     p->marked = false;
     p->rounds++;
+    digest_again(c);
     return judge(c, e);
 }
 

@@ -97,6 +97,8 @@ int step_prepare(struct cutover *c, struct err *e)
     case 1:
         rc = turn_prepare(c, e);
         if (rc > 0)
+            digest_open(c);
+        if (rc > 0)
             c->stage = 2;
         return rc < 0 ? -1 : 0;
     default:
@@ -150,7 +152,9 @@ int step_drain(struct cutover *c, struct err *e)
 
 int step_settle(struct cutover *c, struct err *e)
 {
-    return sequences_copy(c, e) < 0 ? -1 : 1;
+    if (sequences_copy(c, e) < 0)
+        return -1;
+    return digest_compare(c, e) < 0 ? -1 : 1;
 }
 
 /* ---- closed ---- */

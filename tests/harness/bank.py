@@ -327,7 +327,8 @@ class Prober:
 
     def run(self, side):
         door, conn = self.doors[side], None
-        sql = f"UPDATE {self.prefix}probes SET n = n + 1 WHERE side = '{side}'"
+        # Leaves nothing behind: before `prepared` both sides are open, and must hold the same.
+        sql = f"UPDATE {self.prefix}probes SET n = n WHERE side = '{side}'"
         while not self.over.wait(self.every if conn is not None else 4 * self.every):
             began, code = time.monotonic(), None
             try:

@@ -52,6 +52,7 @@ struct sim_switch {
     bool early;    /* also before the load is done, when it must be refused */
     bool twice;    /* a second coordinator comes now and then */
     bool way;      /* with a way back */
+    bool digest;   /* the quiet pair is compared */
     int share;     /* in 1/100: of the world's faults, while it is tried */
     int kill;      /* in 1/100: a coordinator dies at some call */
     int stall;     /* in 1/10,000 of its calls: it hangs, perhaps longer than its lease */

@@ -134,6 +134,7 @@ static void request(struct sim *s, struct coordinator *c)
                                           .rehearse = !s->calm && chance(1, 6),
                                           .rounds = 2,
                                           .way_back = s->sw.way,
+                                          .digest_ms = s->sw.digest ? 1000 : 0,
                                           .holder_is_dead = chance(3, 4) ? is_dead : NULL,
                                           .say = tell,
                                           .ctx = c};
@@ -274,6 +275,7 @@ void switch_init(struct sim *s)
     s->sw.early = chance(1, 4);
     s->sw.twice = chance(1, 2);
     s->sw.way = chance(1, 2);
+    s->sw.digest = chance(1, 4);
     s->sw.lease_ms = leases[sim_draw(s) % 4];
     s->sw.pause_ms = pauses[sim_draw(s) % 4];
     s->sw.stall = stalls[sim_draw(s) % 4];

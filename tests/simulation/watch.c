@@ -35,7 +35,7 @@ static void watch_begin(struct sim *s, const char *state)
         broken(s, "%s, though the load is %s", state, name ? name : "not begun");
 }
 
-/* The moment in which `closed` is seen first. */
+/* C14: the moment in which `closed` is seen first: both sides hold the same. */
 static void watch_closing(struct sim *s)
 {
     s->sw.closed = true;
