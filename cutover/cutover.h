@@ -151,7 +151,7 @@ int cutover_is_over(const struct cutover_request *r, bool *over, struct err *e);
  * Changes nothing. *ready: cutover_run would begin. */
 int cutover_explain(const struct cutover_request *r, bool *ready, struct err *e);
 
-/* The page of the docs that is generated from the rows (docs/cutover.md), line by line. */
+/* The diagram and the table of docs/cutover.md, which come from the rows, line by line. */
 void cutover_print_page(void (*emit)(const char *line, void *ctx), void *ctx);
 /* The rows for programs, in order: from, to, does, again, and undo: may the row be undone? A new
  * reference. The kill tests are generated from it. */
