@@ -149,7 +149,59 @@ static const char end_user[] =
     " CLOSE c;\n"
     "END";
 
-/* That we lock it is written before it is done; one that was locked before stays locked after. */
+/* The sessions of every account that is locked to seal. */
+static const char end_listed[] =
+    "CREATE PROCEDURE IF NOT EXISTS lockstep.fence_end_listed()\n"
+    "SQL SECURITY INVOKER\n"
+    "BEGIN\n"
+    " DECLARE v_user VARCHAR(128) CHARACTER SET utf8mb4;\n"
+    " DECLARE v_done TINYINT DEFAULT 0;\n"
+    " DECLARE c CURSOR FOR SELECT DISTINCT a.user FROM lockstep.fence_account a;\n"
+    " DECLARE CONTINUE HANDLER FOR NOT FOUND SET v_done = 1;\n"
+    " OPEN c;\n"
+    " each_user: LOOP\n"
+    "  FETCH c INTO v_user;\n"
+    "  IF v_done THEN\n"
+    "   LEAVE each_user;\n"
+    "  END IF;\n"
+    "  CALL lockstep.fence_end_user(v_user);\n"
+    "  SET v_done = 0;\n"
+    " END LOOP;\n"
+    " CLOSE c;\n"
+    "END";
+
+static const char end_all[] =
+    "CREATE PROCEDURE IF NOT EXISTS lockstep.fence_end_all()\n"
+    "SQL SECURITY INVOKER\n"
+    "BEGIN\n"
+    " DECLARE v_tries INT DEFAULT 0;\n"
+    " DECLARE v_named INT;\n"
+    " DECLARE v_nameless INT;\n"
+    " each_look: LOOP\n"
+    "  SELECT count(a.user), sum(p.user = 'unauthenticated user')\n"
+    "   INTO v_named, v_nameless FROM information_schema.processlist p\n"
+    "   LEFT JOIN (SELECT DISTINCT user FROM lockstep.fence_account) a ON a.user = p.user\n"
+    "   WHERE p.id <> connection_id() AND p.command <> 'Killed'\n"
+    "   AND (a.user IS NOT NULL OR p.user = 'unauthenticated user');\n"
+    "  IF v_named = 0 AND (coalesce(v_nameless, 0) = 0 OR v_tries >= 50) THEN\n"
+    "   LEAVE each_look;\n"
+    "  END IF;\n"
+    "  IF v_tries >= 100 THEN\n"
+    "   SIGNAL SQLSTATE 'LS003' SET MESSAGE_TEXT = 'sessions of locked accounts do not end';\n"
+    "  END IF;\n"
+    "  IF v_named > 0 THEN\n"
+    "   CALL lockstep.fence_end_listed();\n"
+    "  END IF;\n"
+    "  DO SLEEP(0.01);\n"
+    "  SET v_tries = v_tries + 1;\n"
+    " END LOOP;\n"
+    "END";
+
+/* That we lock it is written before it is done; one that was locked before stays locked after. Who
+ * was let in just before the lock may have no name yet when the sessions are ended. So it is not
+ * taken for granted that they have: it is looked again until none is left, and those that are
+ * logging in are waited for (half a second; who takes longer has yet to be asked, and is locked).
+ */
 static const char accounts[] =
     "CREATE PROCEDURE IF NOT EXISTS lockstep.fence_accounts(p_lock TINYINT)\n"
     "SQL SECURITY INVOKER\n"
@@ -184,6 +236,9 @@ static const char accounts[] =
     "  SET v_done = 0;\n"
     " END LOOP;\n"
     " CLOSE c;\n"
+    " IF p_lock AND v_user IS NOT NULL THEN\n"
+    "  CALL lockstep.fence_end_all();\n"
+    " END IF;\n"
     "END";
 
 static const char seal[] =
@@ -253,6 +308,8 @@ const struct my_fence_object my_fence_objects[] = {
     {"PROCEDURE", "fence_flip", flip},
     {"PROCEDURE", "fence_renew", renew},
     {"PROCEDURE", "fence_end_user", end_user},
+    {"PROCEDURE", "fence_end_listed", end_listed},
+    {"PROCEDURE", "fence_end_all", end_all},
     {"PROCEDURE", "fence_accounts", accounts},
     {"PROCEDURE", "fence_seal", seal},
     {"PROCEDURE", "fence_open", open_again},

@@ -65,7 +65,7 @@ class Client:
         self.kind, self.side = kind, side
         self.label = f"{kind.name}@{side.name}"
         self.rng = random.Random(f"{self.label} {seed}")
-        self.session = None
+        self.session, self.since = None, 0.0
         self.began_closed = False
         self.acked, self.refused, self.doubts = set(), set(), set()
         self.met, self.late, self.logins = 0, 0, 0
@@ -117,6 +117,7 @@ class Client:
     def open(self):
         if self.session is None:
             self.session = self.side.open_session(self.kind.user, self.label)
+            self.since = time.monotonic()
             for sql in self.kind.setup:
                 self.do(sql)
 
@@ -192,7 +193,7 @@ class Client:
         asked for when that was open already (and is carried there as a stranger's write)."""
         if self.latest > opened:
             return [f"{self.label}: acknowledged {self.latest - opened:.3f} s after the other side "
-                    "had opened"]
+                    f"had opened, by a session {self.latest - self.since:.3f} s old"]
         told, doubts = set(self.acked), set(self.doubts)
         words = {"k": self.label, "s": self.side.name}
         seen = {int(n) for (n,) in query(self.kind.observe.format(**words))}

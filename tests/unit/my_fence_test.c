@@ -299,6 +299,67 @@ static void seal_lasts(void **state)
         assert_string_equal(locked("old"), "1");
 }
 
+#define STORM 4
+#define STORM_KEEPS 30
+#define STORM_CYCLES 25
+
+/* Logs in again and again, and keeps each session until it has some; never writes. */
+static void *log_in(void *arg)
+{
+    struct db_options o = {
+        .uri = test_uri("shop", "app"), .migration = "app", .use = DB_CONTROL, .timeout_ms = 5000};
+    struct db *kept[STORM_KEEPS] = {0};
+
+    (void)arg;
+    for (unsigned n = 0; !atomic_load(&quit); n++) {
+        struct err own = {0};
+        struct db **slot = &kept[n % STORM_KEEPS];
+
+        my_close(*slot);
+        *slot = NULL;
+        acked += my_open(&o, slot, &own) == 0;
+    }
+    for (unsigned i = 0; i < STORM_KEEPS; i++)
+        my_close(kept[i]);
+    return NULL;
+}
+
+/* Who logs in while the account is locked is not forgotten: a session that is left could call what
+ * its definer's rights let pass. */
+static void seal_leaves_no_session(void **state)
+{
+    static const char sessions[] =
+        "SELECT group_concat(concat(id, ' ', command, ' ', time_ms, ' ms'))"
+        " FROM information_schema.processlist WHERE user = 'app'";
+    pthread_t threads[STORM];
+    const char *left;
+
+    if (!my_db_from(super)->maria)
+        skip();
+    atomic_store(&quit, false);
+    for (int i = 0; i < STORM; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, log_in, NULL), 0);
+    for (unsigned i = 0; i < STORM_CYCLES; i++) {
+        long before = atomic_load(&acked);
+
+        for (int64_t end = mono_ms() + 10000; atomic_load(&acked) < before + 10;) {
+            assert_true(mono_ms() < end);
+            nap_ms(1);
+        }
+        assert_ok(my_fence_seal(fence, "storm", 310 + i, &e));
+        /* Those that were killed go; one that was missed stays. */
+        for (int64_t end = mono_ms() + 3000; strcmp(left = test_value(super, sessions), "") != 0;
+             nap_ms(20)) {
+            if (mono_ms() > end)
+                fail_msg("cycle %u: sessions of a locked account: %s", i, left);
+        }
+        assert_ok(my_fence_lift(fence, "storm", &e));
+    }
+    atomic_store(&quit, true);
+    for (int i = 0; i < STORM; i++)
+        pthread_join(threads[i], NULL);
+}
+
 /* Kills the server and starts it again; the sessions are new. */
 static void crash(void)
 {
@@ -532,6 +593,7 @@ int main(void)
         cmocka_unit_test(lapses_by_itself),
         cmocka_unit_test(a_restart_is_an_early_lapse),
         cmocka_unit_test(one_holder),
+        cmocka_unit_test(seal_leaves_no_session),
         cmocka_unit_test(seal_lasts),
         cmocka_unit_test(crash_under_the_lease),
         cmocka_unit_test(crash_under_the_seal),
