@@ -26,6 +26,7 @@ struct apply {
     struct track *culprit; /* the table whose change the target refused */
     struct arena scratch;  /* of a portion */
     int64_t polled_ms;
+    int64_t asked_ms; /* when we last saw that the checkpoint is still ours */
     unsigned steps_since_poll;
     bool lanes_changed; /* by a request: the main stream must look again */
     bool pin_wanted;

@@ -8,6 +8,8 @@
 #include <string.h>
 
 /* A command that died leaves its request; apply does not stand still for it longer than this. */
+/* How old the knowledge may be that the checkpoint is ours. */
+#define OURS_MS 1000
 #define STAND_MAX_MS 120000
 /* How long the asker may take to make a snapshot that only its own connection can read. */
 #define STAND_PIN_MAX_MS 20000
@@ -442,11 +444,13 @@ static int look_again(struct apply *a, struct err *e)
 }
 
 /* An apply that was taken over while it had nothing to write does not know it, nor the lanes as
- * they are now: it must not take requests away from its successor. */
+ * they are now: it must not take requests away from its successor. Should that have died since, an
+ * idle source would leave the lanes as they are for as long as it is idle. */
 static int still_ours(struct apply *a, struct err *e)
 {
     struct checkpoint now;
 
+    a->asked_ms = mono_ms();
     if (checkpoint_load(a->db, "forward", &now, e) < 0)
         return -1;
     if (now.version == a->checkpoint.version)
@@ -465,7 +469,7 @@ int requests_poll(struct apply *a, struct err *e)
     a->standing = false;
     a->pin_wanted = false;
     release_gone(a, requests, n);
-    if (n)
+    if (n || mono_ms() - a->asked_ms >= OURS_MS)
         status = still_ours(a, e);
     for (size_t i = 0; status == 0 && i < n; i++)
         status = obey(a, &requests[i], e);
