@@ -8,9 +8,9 @@
 #include <string.h>
 
 /* A command that died leaves its request; apply does not stand still for it longer than this. */
+#define STAND_MAX_MS 120000
 /* How old the knowledge may be that the checkpoint is ours. */
 #define OURS_MS 1000
-#define STAND_MAX_MS 120000
 /* How long the asker may take to make a snapshot that only its own connection can read. */
 #define STAND_PIN_MAX_MS 20000
 /* A snapshot that nobody lets go. */
