@@ -137,6 +137,7 @@ class Matrix(switch.Bank):
             it = self.lockstep.stand(f"{point.state}:{point.where}", verb, "--yes")
             self.cleanup.add(it.kill)
             if it.ended() is None:
+                self.stood = time.monotonic()
                 return it
             if it.ended() != 4 or time.monotonic() > end:
                 raise Failure(f"{verb} ended with {it.ended()} before {it.point}: {it.text()}")
@@ -163,18 +164,19 @@ class Matrix(switch.Bank):
             for side in (closing, opening):
                 self.prober.must_refuse(side, 0.1, what)
             self.prober.must_refuse(closing, LEASE_S + 0.5, what)
-            if self.prober.taken(opening, since):
-                raise Failure(f"{what}: the {opening} took a write")
-            return "neither open"
-        self.prober.await_taken(opening, SLACK_S, what, since)
-        self.prober.must_refuse(closing, LEASE_S + 0.5, what)
-        return f"{opening} open"
+        else:
+            self.prober.await_taken(opening, SLACK_S, what, since)
+            self.prober.must_refuse(closing, LEASE_S + 0.5, what)
+        # Also while the servers came back, one before the other.
+        if self.prober.taken(closing, self.stood):
+            raise Failure(f"{what}: the {closing} took a write though it is sealed")
+        return "neither open" if point.place < self.place[OPEN] else f"{opening} open"
 
     # ---- the kinds ----
 
     def kill(self, verb, point, what):
         code, text = self.call(verb, kill=f"{point.state}:{point.where}")
-        since = time.monotonic()
+        self.stood = since = time.monotonic()
         if code != -signal.SIGKILL:
             raise Failure(f"{what}: the call ended with {code}: {text[-1500:]}")
         self.must_be_recorded(verb, point, what)
