@@ -211,10 +211,41 @@ static int await_stages(struct cutover *c, struct err *e)
     return 0;
 }
 
-int turn_forget(struct cutover *c, struct err *e)
+/* All of it; a part that is gone is no error. */
+static int remove_way(struct cutover *c, struct err *e)
 {
     struct db_options options = stream_options(c);
     struct owned_journal journal;
+    struct db *db = c->closing;
+
+    if (c->turn->source.engine->stream_drop(&options, e) < 0 ||
+        owned_journal(c->turn, db, &journal, e) < 0 || journal_remove(&journal.options, e) < 0 ||
+        db->engine->begin(db, e) < 0)
+        return -1;
+    if (way_forget(db, e) == 0)
+        return db->engine->commit(db, e);
+    db->engine->rollback(db, NULL);
+    return -1;
+}
+
+/* A coordinator that hung before this may have a successor that has made a way back, or switched,
+ * so that its applications need it: it is removed while the state row is locked and still ours. */
+static int remove_ours(struct cutover *c, struct err *e)
+{
+    struct db *row = c->opening;
+
+    if (!row)
+        return err_set(e, ERR_RETRY, "no connection to the side that opens");
+    if (row->engine->begin(row, e) < 0)
+        return -1;
+    if (state_hold(c, e) == 0 && remove_way(c, e) == 0)
+        return row->engine->commit(row, e);
+    row->engine->rollback(row, NULL);
+    return -1;
+}
+
+int turn_forget(struct cutover *c, struct err *e)
+{
     struct stream_fact seen;
     struct db *db = c->closing;
 
@@ -226,15 +257,8 @@ int turn_forget(struct cutover *c, struct err *e)
         return -1;
     if (seen.state == STREAM_NONE)
         return 0;
-    /* A coordinator that hung before this may have a successor that has switched: its applications
-     * need this way. */
     if (state_check(c, e) < 0 || stream_fact_creating(db, &seen, e) < 0 || await_stages(c, e) < 0 ||
-        state_check(c, e) < 0 || c->turn->source.engine->stream_drop(&options, e) < 0 ||
-        owned_journal(c->turn, db, &journal, e) < 0 || journal_remove(&journal.options, e) < 0 ||
-        db->engine->begin(db, e) < 0)
+        remove_ours(c, e) < 0)
         return err_wrap(e, "taking the way back away");
-    if (way_forget(db, e) == 0)
-        return db->engine->commit(db, e);
-    db->engine->rollback(db, NULL);
-    return -1;
+    return 0;
 }
