@@ -179,7 +179,7 @@ static int settle_suspect(struct apply *a, struct cursor *c, struct err *e)
 
     if (c->suspicion != SUSPECT_ASK)
         return 0;
-    if (!closed && switch_is_closed(a->db, a->m, &closed, e) < 0)
+    if (!closed && switch_is_closed(a->db, a->m, turns, &closed, e) < 0)
         return -1;
     cursor_settle(c, closed);
     return 0;

@@ -84,7 +84,9 @@ static bool write_file(struct cli *c, const char *path, const json_t *record,
 static void write_record(struct cli *c, const struct cutover_request *r, const json_t *record,
                          bool over)
 {
-    const char *name = r->rehearse ? "rehearsal" : c->command->name;
+    const char *name = r->rehearse                        ? "rehearsal"
+                       : r->stage != CUTOVER_STAGE_WRITES ? "reads"
+                                                          : c->command->name;
     char path[PATH_MAX_SIZE + 60];
 
     if (!json_is_true(json_object_get(record, "conducted")) && !over)

@@ -30,9 +30,13 @@ static bool may_finish(const char *state)
 static bool under_way(const json_t *row)
 {
     const char *state = fact_text(row, "state");
+    const char *going = fact_text(row, "going");
+    bool before = !state || strcmp(state, "none") == 0 || strcmp(state, "prepared") == 0;
 
-    return fact_text(row, "going") || (state && strcmp(state, "none") != 0 &&
-                                       strcmp(state, "prepared") != 0 && !may_finish(state));
+    /* A preparation that was broken off, be it of a rehearsal, has shut nobody out. */
+    if (before)
+        return going && strcmp(going, "prepared") != 0;
+    return going || !may_finish(state);
 }
 
 /* Was the rollback the last switch? Epochs tell where both rows say `switched`; a later cutover

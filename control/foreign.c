@@ -48,7 +48,8 @@ void turns_pass(struct turns *t, const char *token)
     t->epoch = epoch;
 }
 
-int switch_is_closed(struct db *target, const struct migration *m, bool *out, struct err *e)
+int switch_is_closed(struct db *target, const struct migration *m, const struct turns *turns,
+                     bool *out, struct err *e)
 {
     struct fact fact = {0};
     const char *state;
@@ -57,7 +58,10 @@ int switch_is_closed(struct db *target, const struct migration *m, bool *out, st
     if (found < 0)
         return err_wrap(e, "control fact cutover %s", migration_stream(m));
     state = found ? fact_text(fact.body, "state") : NULL;
-    *out = state && (strcmp(state, "closed") == 0 || strcmp(state, "switched") == 0);
+    /* Only a switch that was made can be passed by one back, and it was drained up to its own mark
+     * before: whatever comes behind that mark, and before the side opened again, came past it. */
+    *out = (state && (strcmp(state, "closed") == 0 || strcmp(state, "switched") == 0)) ||
+           (found && fact_int(fact.body, "passed_by", 0) > (int64_t)turns->epoch);
     json_decref(fact.body);
     return 0;
 }
@@ -210,14 +214,16 @@ static json_t *array_of(json_t *body, const char *name)
 int foreign_store(struct db *target, const struct migration *m, const struct turns *turns,
                   const struct foreign_txn *f, struct err *e)
 {
+    struct fact fact = {0};
     json_t *body;
-    int64_t version;
     uint64_t number;
     int rc;
+    /* Locked, since a switch may acknowledge what is there just now. */
+    int found = target->engine->fact_get(target, kind, key, true, &fact, e);
 
-    if (fact_read(target, kind, key, &body, &version, e) < 0)
-        return -1;
-    body = body ? body : json_object();
+    if (found < 0)
+        return err_wrap(e, "control fact %s %s", kind, key);
+    body = found ? fact.body : json_object();
     number = (uint64_t)fact_int(body, "transactions", 0) + 1;
     json_object_set_new(body, "transactions", json_integer((json_int_t)number));
     json_object_set_new(
@@ -230,7 +236,7 @@ int foreign_store(struct db *target, const struct migration *m, const struct tur
         json_decref(body);
         return -1;
     }
-    return fact_cas(target, kind, key, version, body, e);
+    return fact_cas(target, kind, key, found ? fact.version : FACT_ABSENT, body, e);
 }
 
 int foreign_spans_load(struct db *target, struct foreign_spans *out, struct err *e)

@@ -24,9 +24,11 @@ void switch_mark(char *out, size_t size, const char *token, const char *what);
 struct turns turns_begin(const struct migration *m);
 /* A mark came by; others than those above change nothing. */
 void turns_pass(struct turns *t, const char *token);
-/* Is the side of m's stream closed by a switch that was made? Locks its row in the open transaction
- * of m's target, so that the answer holds until that ends. */
-int switch_is_closed(struct db *target, const struct migration *m, bool *out, struct err *e);
+/* Is, or was, the side of m's stream closed by the switch whose mark came last, was that made? A
+ * switch back since then does not make it unmade. Locks its row in the open transaction of m's
+ * target, so that the answer holds until that ends. */
+int switch_is_closed(struct db *target, const struct migration *m, const struct turns *turns,
+                     bool *out, struct err *e);
 
 /* ---- what was written there ---- */
 

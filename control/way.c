@@ -122,8 +122,8 @@ int way_store(struct db *db, const struct table_list *tables, const struct strea
 
 int way_forget(struct db *db, struct err *e)
 {
-    static const char *const kinds[] = {"stream", "checkpoint", "phase",  "shape",
-                                        "lane",   "status",     "foreign"};
+    /* What was written past a seal stays known: the rows are there still. */
+    static const char *const kinds[] = {"stream", "checkpoint", "phase", "shape", "lane", "status"};
 
     for (size_t k = 0; k < sizeof(kinds) / sizeof(kinds[0]); k++) {
         struct fact *facts;

@@ -9,10 +9,10 @@
  *   none → prepared → fenced → drained → settled → closed → switched
  *
  * Before `closed` any failure, timeout or new coordinator undoes in reverse order: the closing side
- * is open again, the opening side stays sealed, the state is `prepared` (or `none` if the
- * preparation itself failed). From `closed` on the road goes only forward. At no moment both sides
- * are writable for applications: the opening side is sealed from `prepared` on and lifted behind a
- * durable `closed`, which is written behind the closing side's seal.
+ * is open again, the opening side stays sealed, the state is `prepared` (or what it
+ * was, if the preparation itself failed). From `closed` on the road goes only forward. At no moment
+ * both sides are writable for applications: the opening side is sealed from `prepared` on and
+ * lifted behind a durable `closed`, which is written behind the closing side's seal.
  *
  * Everything speaks of the closing and the opening side, never of source and target, so that the
  * way back is the same table on the mirrored road. Each direction has a row of its own, on the side

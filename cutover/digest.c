@@ -11,6 +11,7 @@
  * Reads on connections of its own: one that is broken off in the middle of a table may be lost. */
 #include "cutover/internal.h"
 #include "core/log.h"
+#include "control/foreign.h"
 #include "core/run.h"
 
 #include <inttypes.h>
@@ -23,6 +24,8 @@
 #define BYTES_MAX (UINT64_C(4) * 1024 * 1024)
 /* Rows between two looks at the clock. */
 #define LOOK_EVERY 128
+/* The longest that one of its reads may take. */
+#define READ_MS 500
 
 struct digest {
     uint64_t rows;
@@ -115,8 +118,9 @@ static int differs(const struct table *t, const struct digest *here, const struc
                 "%s differs though both sides are quiet: %" PRIu64 " rows on either, with other "
                 "values",
                 table_label(t), here->rows);
-    return err_hint(e, "lockstep verify names the rows (--repair mends them), then the same again; "
-                       "--accept-foreign if they may stay as they are");
+    return err_hint(
+        e, "lockstep verify names the rows, lockstep tables recopy NAME copies the table anew; "
+           "--accept-foreign if they may stay as they are");
 }
 
 /* As read_side. */
@@ -151,17 +155,51 @@ static int by_size(const void *x, const void *y)
     return (*a)->rows < (*b)->rows ? -1 : (*a)->rows > (*b)->rows;
 }
 
+/* Has somebody said that what was written past a seal may stay there? If that is not known, the
+ * switch does not wait to know. */
+static bool differs_for_good(struct cutover *c)
+{
+    struct db *sides[2] = {c->closing, c->opening};
+    bool accepted = false;
+
+    for (int i = 0; i < 2; i++) {
+        struct foreign_seen seen = {0};
+        struct err e = {0};
+        bool exists = false;
+
+        if (sides[i]->engine->control_exists(sides[i], &exists, &e) < 0 ||
+            (exists && foreign_load(sides[i], &seen, &e) < 0))
+            return true;
+        accepted = accepted || seen.acknowledged > 0;
+        json_decref(seen.body);
+    }
+    return accepted;
+}
+
+/* A read that takes longer is not worth the pause. */
+static int open_reading(const struct cutover *c, const struct endpoint *end, struct db **out,
+                        struct err *e)
+{
+    struct db_options o = {.uri = end->uri,
+                           .migration = c->r->m->name,
+                           .use = DB_READ,
+                           .fence = &c->r->m->fence,
+                           .timeout_ms = READ_MS};
+
+    return end->engine->open(&o, out, e);
+}
+
 void digest_open(struct cutover *c)
 {
     struct err e = {0};
 
-    /* Only a pair that is going to be quiet; and where foreign writes may stay behind, the sides
-     * may differ. */
+    /* Only a pair that is going to be quiet; and where foreign writes may stay behind, or were let
+     * stay, the sides may differ. */
     if (c->r->digest_ms <= 0 || c->r->accept_foreign || c->reading[0] || c->r->rehearse ||
-        c->r->stage != CUTOVER_STAGE_WRITES)
+        c->r->stage != CUTOVER_STAGE_WRITES || differs_for_good(c))
         return;
-    if (migration_open_source(c->m, DB_READ, &c->reading[0], &e) == 0 &&
-        migration_open_target(c->m, DB_READ, &c->reading[1], &e) == 0)
+    if (open_reading(c, &c->road.closing, &c->reading[0], &e) == 0 &&
+        open_reading(c, &c->road.opening, &c->reading[1], &e) == 0)
         return;
     log_err(LOG_WARN, "cutover", "no-digest", &e);
     digest_close(c);
@@ -213,16 +251,21 @@ static int compare_all(struct cutover *c, int64_t deadline, bool quiet, struct d
 int digest_measure(struct cutover *c, struct err *e)
 {
     struct digest sum = {0};
+    struct err why = {0};
     size_t compared = 0;
     json_t *left_out;
+    int rc;
 
     (void)e;
     if (!c->reading[0] || !c->reading[1])
         return 0;
     left_out = json_array();
-    c->predict.reading_broke = compare_all(c, mono_ms() + c->r->digest_ms, false, &sum, &compared,
-                                           left_out, &(struct err){0}) <= 0;
+    rc = compare_all(c, mono_ms() + c->r->digest_ms, false, &sum, &compared, left_out, &why);
     json_decref(left_out);
+    c->predict.reading_broke = rc <= 0;
+    c->predict.reading_failed = rc < 0;
+    if (rc < 0)
+        log_err(LOG_WARN, "cutover", "no-digest", &why);
     return 0;
 }
 
@@ -232,7 +275,8 @@ void digest_again(struct cutover *c)
         return;
     c->predict.reading_broke = false;
     digest_close(c);
-    digest_open(c);
+    if (!c->predict.reading_failed)
+        digest_open(c);
 }
 
 int digest_compare(struct cutover *c, struct err *e)

@@ -209,6 +209,16 @@ static int recover(struct cutover *c, struct err *e)
     return state_set(c, c->state < CUTOVER_PREPARED ? CUTOVER_NONE : CUTOVER_PREPARED, NULL, e);
 }
 
+/* May what is asked for be done from the state that the row tells? */
+static int demand_state(struct cutover *c, struct err *e)
+{
+    if (stage_demand(c, e) < 0 || (c->r->rehearse && rehearsal_allowed(c, e) < 0))
+        return -1;
+    if (c->state < CUTOVER_CLOSED)
+        notes_begin(c);
+    return 0;
+}
+
 /* What a coordinator sent before it was killed may still arrive: then the row has just moved. */
 static int take_row(struct cutover *c, struct err *e)
 {
@@ -216,6 +226,8 @@ static int take_row(struct cutover *c, struct err *e)
         if (e->class != ERR_FENCED || tries == TAKE_TRIES || load_rows(c, e) < 0)
             return -1;
         err_clear(e);
+        if (demand_state(c, e) < 0)
+            return -1;
     }
     return 0;
 }
@@ -241,15 +253,12 @@ static int begin(struct cutover *c, struct err *e)
     if (is_over(c) && !c->r->rehearse)
         return 0;
     if (take_lease(c, e) < 0 || load_rows(c, e) < 0 || clock_begin(c, e) < 0 ||
-        stage_demand(c, e) < 0 || (c->r->rehearse && rehearsal_allowed(c, e) < 0))
+        demand_state(c, e) < 0)
         return -1;
-    if (c->state < CUTOVER_CLOSED) {
-        /* A refusal changes nothing: what must hold for the first step is asked before that. */
-        notes_begin(c);
-        if (c->r->stage != CUTOVER_STAGE_READS_BACK && c->state <= CUTOVER_PREPARED &&
-            !state_going(c) && checks_demand(c, cutover_rows[0].guard, e) < 0)
-            return -1;
-    }
+    /* A refusal changes nothing: what must hold for the first step is asked before that. */
+    if (c->r->stage != CUTOVER_STAGE_READS_BACK && c->state <= CUTOVER_PREPARED &&
+        !state_going(c) && checks_demand(c, cutover_rows[0].guard, e) < 0)
+        return -1;
     c->taken = true;
     if (take_row(c, e) < 0 || recover(c, e) < 0)
         return -1;
@@ -394,12 +403,11 @@ static int forward_again(struct cutover *c, struct err *e)
     return -1;
 }
 
-/* Where an undo leads to: a preparation that failed is taken back, else what was prepared stays. */
+/* Where an undo leads to: a preparation that failed to what was found, which may be one that an
+ * earlier call has made, and on which reads rest; else what was prepared stays. */
 static enum cutover_state undo_leads_to(const struct cutover *c)
 {
-    if (c->r->rehearse)
-        return c->was;
-    return c->row->to == CUTOVER_PREPARED ? CUTOVER_NONE : CUTOVER_PREPARED;
+    return c->r->rehearse || c->row->to == CUTOVER_PREPARED ? c->was : CUTOVER_PREPARED;
 }
 
 /* The step at hand failed with *e. 0: the road goes forward after all; -1. */

@@ -68,6 +68,7 @@ struct predict {
     int64_t left_ms; /* when the step that set the marker was left; 0: it is known how long for */
     int64_t ms[PARTS][PREDICT_ROUNDS]; /* the last ones */
     bool reading_broke;                /* the digest's connections are in the middle of a table */
+    bool reading_failed;               /* one could not be read in time: there is no digest */
 };
 
 /* Keeps the fence's lease and the coordinator's alive (renew.c). */

@@ -67,6 +67,8 @@ static void begin_anew(struct cutover *c)
     json_object_clear(c->body);
     if (epoch)
         json_object_set_new(c->body, "epoch", epoch);
+    /* As other_reset() writes it, which may have failed. */
+    note(c, "passed_by", json_integer(c->other.epoch));
     c->state = CUTOVER_NONE;
 }
 

@@ -52,11 +52,27 @@ void notes_begin(struct cutover *c)
 {
     /* What an earlier attempt that was undone left; the prediction stays until there is a new one.
      */
-    static const char *const old[] = {
-        "undone_because",   "writers_1",   "writers_2",          "pause_ms",
-        "position",         "sequences",   "sequences_left_out", "hook",
-        "way_back_refused", "way_back_ms", "fenced_at",          "opened_at",
-        "ended_at",         "hook_failed", "changes_then",       "transactions_then"};
+    static const char *const old[] = {"undone_because",
+                                      "writers_1",
+                                      "writers_2",
+                                      "pause_ms",
+                                      "position",
+                                      "sequences",
+                                      "sequences_left_out",
+                                      "sequences_tight",
+                                      "sequences_unsafe",
+                                      "hook",
+                                      "way_back_refused",
+                                      "way_back_ms",
+                                      "fenced_at",
+                                      "opened_at",
+                                      "ended_at",
+                                      "hook_failed",
+                                      "changes_then",
+                                      "transactions_then",
+                                      "digest",
+                                      "foreign",
+                                      "foreign_accepted"};
 
     for (size_t i = 0; i < sizeof(old) / sizeof(old[0]); i++)
         json_object_del(c->body, old[i]);

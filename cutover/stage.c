@@ -89,7 +89,8 @@ static bool are_ahead(const struct cutover *c)
 
 bool stage_is_over(const struct cutover *c)
 {
-    return c->r->stage == CUTOVER_STAGE_READS_BACK && !c->r->alone && !are_ahead(c);
+    return c->r->stage == CUTOVER_STAGE_READS_BACK && !c->r->alone && !are_ahead(c) &&
+           (c->state < CUTOVER_CLOSED || c->state == CUTOVER_SWITCHED);
 }
 
 int stage_demand(const struct cutover *c, struct err *e)

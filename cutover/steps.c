@@ -167,9 +167,9 @@ static int seal(struct cutover *c, struct err *e)
     if (db->engine->fence_seal(db, c->token, c->epoch, e) < 0)
         return -1;
     test_point("closed", "sealed");
-    /* What a table's owner has taken off under the lease is put back; what was written meanwhile
-     * lies before the second marker. */
-    if (db->engine->fence_install(db, &c->tables, e) < 0)
+    /* What a table's owner has taken off under the lease is put back, when those who would be in
+     * the way of that have ended; what was written meanwhile lies before the second marker. */
+    if (wait_for_writers(c, "writers_2", e) < 0 || db->engine->fence_install(db, &c->tables, e) < 0)
         return -1;
     if (wait_for_writers(c, "writers_2", e) < 0)
         return -1;
@@ -243,8 +243,10 @@ static int open_opening(struct cutover *c, struct err *e)
 
     if (db->engine->fence_state(db, &f, e) < 0)
         return -1;
+    /* Found open (failed over, or lifted by hand): what is written from here on is the
+     * applications'. */
     if (f.mode == FENCE_NONE || f.mode == FENCE_OPEN)
-        return 0;
+        return c->state == CUTOVER_CLOSED && has_turn(c) ? mark_open(c, db, e) : 0;
     if ((strcmp(f.token, c->token) != 0 && db->engine->fence_seal(db, c->token, c->epoch, e) < 0) ||
         (has_turn(c) && mark_open(c, db, e) < 0))
         return -1;
