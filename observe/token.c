@@ -15,6 +15,13 @@ static int need(bool there, const char *what, const char *hint, struct err *e)
     return err_hint(e, "%s", hint);
 }
 
+static bool is_turning(const json_t *row)
+{
+    const char *state = fact_text(row, "state");
+
+    return state && strcmp(state, "closed") == 0;
+}
+
 /* Is there a stream whose facts stand on db? */
 static int has_stream(struct db *db, bool *out, struct err *e)
 {
@@ -45,6 +52,10 @@ int token_road_find(struct db *target, struct db *source, struct token_road *out
         source->engine->control_exists(source, &returns, e) < 0 ||
         fact_read(target, "cutover", "forward", &cutover, NULL, e) < 0 ||
         (returns && fact_read(source, "cutover", "back", &rollback, NULL, e) < 0))
+        goto out;
+    /* The side that opens may take writes already, and the row not tell it yet. */
+    if (need(!is_turning(cutover) && !is_turning(rollback), "a switch is just being made",
+             "ask again behind it; lockstep status tells how far it is", e) < 0)
         goto out;
     observe_switches(cutover, rollback, &f);
     out->back = observe_is_back(&f);

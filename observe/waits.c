@@ -17,6 +17,7 @@
 #include <time.h>
 
 #define POLL_MS 5
+#define ASK_AGAIN_MS 50
 #define IDLE_MS 60000
 #define IDLE_LOOK_S 1
 #define JOIN_S 3
@@ -168,10 +169,10 @@ static int take_question(struct waits *w, struct wait *q, struct err *e)
     const char *of = q->question.of[0] ? q->question.of : NULL;
     int rc = token_find(&w->road, position, q->question.tell ? NULL : of, &q->token, e);
 
-    if (rc < 0 && e->class != ERR_CONFIG)
+    if (rc < 0 && (e->class == ERR_RETRY || e->class == ERR_UNKNOWN || e->class == ERR_STOPPED))
         return -1;
     if (rc < 0) {
-        answer_error(q, 400, e->msg);
+        answer_error(q, e->class == ERR_CONFIG ? 400 : 503, e->msg);
         err_clear(e);
     } else if (rc == 0 && mono_ms() >= q->deadline) {
         answer_error(q, 504, "the server's log has not come so far");
@@ -276,6 +277,14 @@ static bool is_wanted(const struct waits *w)
     return false;
 }
 
+/* Some wait for a position that the server has not written yet, which each round asks for. */
+static bool has_open_questions(struct waits *w)
+{
+    struct wait *some[WAITS_MAX];
+
+    return list(w, WAIT_ASKED, some) > 0;
+}
+
 /* Until there is something to do, at most a second. False: to end. */
 static bool await_questions(struct waits *w, bool *wanted)
 {
@@ -332,7 +341,7 @@ static void *waits_main(void *arg)
             round_failed(w, &e);
         else
             w->failed = false;
-        nap_ms(POLL_MS);
+        nap_ms(has_open_questions(w) ? ASK_AGAIN_MS : POLL_MS);
     }
     end_answering(w);
     disconnect(w);

@@ -174,6 +174,8 @@ static const char end_all[] =
     "CREATE PROCEDURE IF NOT EXISTS lockstep.fence_end_all()\n"
     "SQL SECURITY INVOKER\n"
     "BEGIN\n"
+    " DECLARE v_last BIGINT UNSIGNED DEFAULT\n"
+    "  (SELECT max(p.id) FROM information_schema.processlist p);\n"
     " DECLARE v_tries INT DEFAULT 0;\n"
     " DECLARE v_named INT;\n"
     " DECLARE v_nameless INT;\n"
@@ -181,7 +183,7 @@ static const char end_all[] =
     "  SELECT count(a.user), sum(p.user = 'unauthenticated user')\n"
     "   INTO v_named, v_nameless FROM information_schema.processlist p\n"
     "   LEFT JOIN (SELECT DISTINCT user FROM lockstep.fence_account) a ON a.user = p.user\n"
-    "   WHERE p.id <> connection_id() AND p.command <> 'Killed'\n"
+    "   WHERE p.id <> connection_id() AND p.id <= v_last AND p.command <> 'Killed'\n"
     "   AND (a.user IS NOT NULL OR p.user = 'unauthenticated user');\n"
     "  IF v_named = 0 AND (coalesce(v_nameless, 0) = 0 OR v_tries >= 50) THEN\n"
     "   LEAVE each_look;\n"
@@ -199,8 +201,10 @@ static const char end_all[] =
 
 /* That we lock it is written before it is done; one that was locked before stays locked after. Who
  * was let in just before the lock may have no name yet when the sessions are ended. So it is not
- * taken for granted that they have: it is looked again until none is left, and those that are
- * logging in are waited for (half a second; who takes longer has yet to be asked, and is locked).
+ * taken for granted that they have: it is looked again until none of those that were there is left
+ * (whoever came later met the lock, and connections are numbered in the order in which they come),
+ * and those that are logging in are waited for (half a second; who takes longer has yet to be
+ * asked, and is locked).
  */
 static const char accounts[] =
     "CREATE PROCEDURE IF NOT EXISTS lockstep.fence_accounts(p_lock TINYINT)\n"

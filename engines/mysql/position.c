@@ -104,6 +104,8 @@ static int maria_has(struct my_db *db, const char *text, struct err *e)
     return all;
 }
 
+#define MALFORMED_GTID_SET 1772
+
 /* MySQL: uuid:1-5[:7…][,…]; the server reads it. Here only that nothing else gets there. */
 static bool is_gtid_set(const char *text)
 {
@@ -117,6 +119,8 @@ static int mysql_has(struct my_db *db, const char *text, struct err *e)
 {
     MYSQL_RES *res = my_queryf(db, e, "SELECT GTID_SUBSET('%s', @@global.gtid_executed)", text);
 
+    if (res == NULL && mysql_errno(db->conn) == MALFORMED_GTID_SET)
+        return err_set(e, ERR_CONFIG, "\"%.60s\" is no set of GTIDs", text);
     if (res == NULL)
         return -1;
     MYSQL_ROW row = mysql_fetch_row(res);

@@ -64,8 +64,9 @@ int pg_apply_defer(struct pg_db *db, struct err *e);
 
 /* ---- form.c: texts that a column of ours would keep as another text ---- */
 
-/* Does the table, which another engine calls `t`, have columns whose values must be looked at? */
-bool pg_form_is_open(const struct table *t);
+/* Is there a value in the row, of a table that another engine calls `t`, that will be refused, or
+ * that only the server can judge? */
+bool pg_form_is_open(const struct table *t, const struct row *row);
 /* rows[i] is complete or has UNCHANGED values. ERR_DATA names the column and the value. */
 int pg_form_check(struct pg_db *db, const struct table *t, const struct row *const *rows, size_t n,
                   struct err *e);

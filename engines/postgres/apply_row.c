@@ -323,7 +323,8 @@ bool pg_statement_of(struct pg_statement *st, const struct change *c)
 {
     struct change there = change_there(c);
 
-    if (c->op == OP_TRUNCATE || identity_unsure(&there) || (c->after && pg_form_is_open(c->table)))
+    if (c->op == OP_TRUNCATE || identity_unsure(&there) ||
+        (c->after && pg_form_is_open(c->table, c->after)))
         return false;
     build(st, &there, false);
     return true;

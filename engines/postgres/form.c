@@ -1,7 +1,8 @@
 /* Types of ours that read more texts than they print: a uuid in capitals, a character(10) of two
- * letters, JSON with blanks. From a column of another engine such a text would stand here as
- * another one, and go back as that; so it is refused, as whatever else the column does not hold.
- * A table whose own server's types are these sends nothing but their own form. */
+ * letters, blanks beyond a varchar's length, JSON with blanks. From a column of another engine such
+ * a text would stand here as another one, and go back as that; so it is refused, as whatever else
+ * the column does not hold. A table whose own server's types are these sends nothing but their own
+ * form. */
 #include "engines/postgres/apply.h"
 #include "engines/postgres/values.h"
 
@@ -9,9 +10,10 @@
 #include <string.h>
 
 #define UUID_CHARS 36
+#define NAME_BYTES 63
 #define SHOWN_MAX 60 /* bytes of a value in a message */
 
-enum form { FORM_ANY, FORM_UUID, FORM_FILLED, FORM_JSONB };
+enum form { FORM_ANY, FORM_UUID, FORM_FILLED, FORM_LIMITED, FORM_NAME, FORM_JSONB };
 
 /* "character(10)" is filled up with blanks; "character varying(10)" is not. */
 static bool is_filled(const struct column *c)
@@ -27,6 +29,10 @@ static enum form form_of(const struct column *c)
         return FORM_UUID;
     if (is_filled(c))
         return FORM_FILLED;
+    if (c->kind == TYPE_TEXT && strcmp(c->cast_type, "name") == 0)
+        return FORM_NAME;
+    if (c->kind == TYPE_TEXT && c->length > 0)
+        return FORM_LIMITED;
     return c->kind == TYPE_JSON && strcmp(c->cast_type, "jsonb") == 0 ? FORM_JSONB : FORM_ANY;
 }
 
@@ -43,14 +49,15 @@ static bool is_uuid(const struct value *v)
     return true;
 }
 
-/* A longer one the server refuses by itself. */
-static bool is_full(const struct column *c, const struct value *v)
+/* Of a text that is too long the server cuts blanks off in silence, and refuses it only if that is
+ * not enough. */
+static size_t chars_of(const struct value *v)
 {
     size_t chars = 0;
 
     for (size_t i = 0; i < v->len; i++)
         chars += ((unsigned char)v->data[i] & 0xc0) != 0x80;
-    return chars >= (size_t)c->length;
+    return chars;
 }
 
 static int refuse(const struct column *c, const struct value *v, struct err *e)
@@ -72,7 +79,11 @@ static int look(const struct column *c, const struct value *v, struct err *e)
     case FORM_UUID:
         return is_uuid(v) ? 0 : refuse(c, v, e);
     case FORM_FILLED:
-        return is_full(c, v) ? 0 : refuse(c, v, e);
+        return chars_of(v) == (size_t)c->length ? 0 : refuse(c, v, e);
+    case FORM_LIMITED:
+        return chars_of(v) <= (size_t)c->length ? 0 : refuse(c, v, e);
+    case FORM_NAME:
+        return v->len <= NAME_BYTES ? 0 : refuse(c, v, e);
     default:
         return 0;
     }
@@ -110,12 +121,14 @@ static int ask(struct pg_db *db, const struct column *c, size_t column,
     return at < n ? refuse(c, &rows[at]->v[column], e) : 0;
 }
 
-bool pg_form_is_open(const struct table *t)
+bool pg_form_is_open(const struct table *t, const struct row *row)
 {
-    if (!t->there)
-        return false;
-    for (size_t i = 0; i < t->there->ncolumns; i++) {
-        if (form_of(&t->there->columns[i]) != FORM_ANY)
+    struct err ignored;
+
+    for (size_t i = 0; t->there && i < t->there->ncolumns; i++) {
+        const struct column *c = &t->there->columns[i];
+
+        if (form_of(c) == FORM_JSONB || look(c, &row->v[i], &ignored) < 0)
             return true;
     }
     return false;
@@ -124,14 +137,12 @@ bool pg_form_is_open(const struct table *t)
 int pg_form_check(struct pg_db *db, const struct table *t, const struct row *const *rows, size_t n,
                   struct err *e)
 {
-    if (!pg_form_is_open(t))
-        return 0;
-    for (size_t k = 0; k < t->there->ncolumns; k++) {
+    for (size_t k = 0; t->there && k < t->there->ncolumns; k++) {
         const struct column *c = &t->there->columns[k];
 
         if (form_of(c) == FORM_JSONB && ask(db, c, k, rows, n, e) < 0)
             return -1;
-        for (size_t i = 0; i < n; i++) {
+        for (size_t i = 0; form_of(c) != FORM_ANY && i < n; i++) {
             if (look(c, &rows[i]->v[k], e) < 0)
                 return -1;
         }
