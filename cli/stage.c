@@ -53,8 +53,10 @@ static void tell_back(struct cli *c, const struct cutover_request *r)
 
     cli_say(c, "the reads are on the %s, where the writes are", side);
     if (r->alone)
-        cli_say(c, "the target could not be told; say it again when it is back, or lockstep finish "
-                   "--abandon");
+        cli_say(c,
+                "the %s could not be told; say it again when it is back, or lockstep finish "
+                "--abandon",
+                r->back ? "source" : "target");
     if (!r->on_switch)
         cli_say(c, "no on_switch hook is configured: move the reads yourself");
     cli_next(c, "lockstep %s when you are ready to try again", r->back ? "rollback" : "cutover");

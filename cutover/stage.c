@@ -56,6 +56,25 @@ static int plan_alone(struct cutover *c, struct cutover_request *r, bool to_sour
     return 0;
 }
 
+/* The source is gone, and with it the row of the reads that had gone ahead to it. */
+static int plan_on_target(struct cutover *c, struct cutover_request *r, bool to_source,
+                          struct err *e)
+{
+    struct fence_state f = {0};
+    struct err other = {0};
+
+    if (to_source || e->class != ERR_RETRY || state_load(c, &other) < 0 ||
+        c->state != CUTOVER_SWITCHED ||
+        c->opening->engine->fence_state(c->opening, &f, &other) < 0 ||
+        (f.mode != FENCE_NONE && f.mode != FENCE_OPEN))
+        return -1;
+    say(c, "the source cannot be reached (%s): the reads are taken back without it", e->msg);
+    err_clear(e);
+    r->stage = CUTOVER_STAGE_READS_BACK;
+    r->alone = true;
+    return 0;
+}
+
 int cutover_plan_reads(struct cutover_request *r, struct err *e)
 {
     bool to_source = r->back;
@@ -70,7 +89,12 @@ int cutover_plan_reads(struct cutover_request *r, struct err *e)
         rc = plan_alone(c, r, to_source, e);
         goto out;
     }
-    rc = connect_closing(c, e) < 0 || load_migration(c, e) < 0 ? -1 : 0;
+    if (connect_closing(c, e) < 0) {
+        rc = plan_on_target(c, r, to_source, e);
+        on_target = rc == 0;
+        goto out;
+    }
+    rc = load_migration(c, e);
     on_target = rc == 0 && c->state == CUTOVER_SWITCHED;
     if (rc == 0 && on_target != to_source)
         r->stage = CUTOVER_STAGE_READS_BACK;

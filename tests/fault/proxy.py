@@ -561,6 +561,15 @@ class Test:
         found = self.get("/position")[1]
         return found["of"], found["position"]
 
+    def source_dies(self):
+        """With reads ahead on it: they come back to the target, where the writes are."""
+        self.source.stop("immediate")
+        self.do("cutover", "--stage", "reads", answer={"reads": "target"})
+        self.leads("reads back from the dead source", "target", "target")
+        self.source.start()
+        self.source.wait_ready()
+        self.do("cutover", "--stage", "reads", answer={"reads": "target"})
+
     def target_dies(self):
         """Reads are ahead, and the side that they went to is gone: they come back all the same."""
         self.do("cutover", "--stage", "reads", answer={"reads": "target"})
@@ -610,7 +619,7 @@ class Test:
         self.leads("reads ahead of the rollback", "target", "source")
         self.told("reads", "back")
         self.reads_its_writes("reads ahead on the source", SEEN // 4, self.source)
-        self.do("cutover", "--stage", "reads", answer={"reads": "target"})
+        self.source_dies()
         self.leads("reads with the writes again", "target", "target")
         self.do("rollback", "--stage", "reads", answer={"reads": "source"})
         old = self.token()
