@@ -43,7 +43,18 @@ static uint64_t mix(uint64_t h)
     return h ^ (h >> 31);
 }
 
-static uint64_t hash_row(const struct row *r, const struct table *t, uint64_t seed)
+/* Blanks at the end do not count between engines: the one's character(n) has them, what the other
+ * calls it need not. */
+static size_t counted(const struct value *v, const struct column *c, bool blanks)
+{
+    size_t n = v->len;
+
+    while (!blanks && c->kind == TYPE_TEXT && n > 0 && v->data[n - 1] == ' ')
+        n--;
+    return n;
+}
+
+static uint64_t hash_row(const struct row *r, const struct table *t, bool blanks, uint64_t seed)
 {
     uint64_t h = seed;
 
@@ -52,25 +63,27 @@ static uint64_t hash_row(const struct row *r, const struct table *t, uint64_t se
 
         if (t->columns[i].generated)
             continue;
-        h = mix(h + (v->state == VALUE_NULL ? 1 : 2 + v->len));
-        for (size_t k = 0; v->state == VALUE_SET && k < v->len; k++)
+        size_t n = v->state == VALUE_SET ? counted(v, &t->columns[i], blanks) : 0;
+
+        h = mix(h + (v->state == VALUE_NULL ? 1 : 2 + n));
+        for (size_t k = 0; k < n; k++)
             h = (h ^ (unsigned char)v->data[k]) * UINT64_C(0x100000001B3);
     }
     return mix(h);
 }
 
 /* The sum, so that the order of the rows does not matter and equal ones count. */
-static void add_row(struct digest *d, const struct row *r, const struct table *source)
+static void add_row(struct digest *d, const struct row *r, const struct table *source, bool blanks)
 {
     d->rows++;
-    d->sum[0] += hash_row(r, source, UINT64_C(0xCBF29CE484222325));
-    d->sum[1] += hash_row(r, source, UINT64_C(0x9E3779B97F4A7C15));
+    d->sum[0] += hash_row(r, source, blanks, UINT64_C(0xCBF29CE484222325));
+    d->sum[1] += hash_row(r, source, blanks, UINT64_C(0x9E3779B97F4A7C15));
 }
 
 /* ---- a table ---- */
 
 /* 1: read; 0: the time was up; -1. `t`: as this side calls it. */
-static int read_side(struct db *db, const struct table *t, const struct table *source,
+static int read_side(struct db *db, const struct table *t, const struct table *source, bool blanks,
                      int64_t deadline, struct digest *out, struct err *e)
 {
     const struct row *r;
@@ -80,7 +93,7 @@ static int read_side(struct db *db, const struct table *t, const struct table *s
     if (db->engine->scan_begin(db, t, NULL, NULL, 0, e) < 0)
         return -1;
     while ((rc = db->engine->scan_next(db, &r, e)) > 0) {
-        add_row(out, r, source);
+        add_row(out, r, source, blanks);
         if (out->rows % LOOK_EVERY == 0 && mono_ms() >= deadline) {
             (void)db->engine->scan_end(db, NULL);
             return 0;
@@ -129,10 +142,11 @@ static int compare(struct cutover *c, const struct table *t, int64_t deadline, b
 {
     struct digest here;
     struct digest there;
-    int rc = read_side(c->reading[0], t, t, deadline, &here, e);
+    bool blanks = c->closing->engine == c->opening->engine;
+    int rc = read_side(c->reading[0], t, t, blanks, deadline, &here, e);
 
     if (rc > 0)
-        rc = read_side(c->reading[1], table_there(t), t, deadline, &there, e);
+        rc = read_side(c->reading[1], table_there(t), t, blanks, deadline, &there, e);
     if (rc <= 0)
         return rc;
     if (quiet && (here.rows != there.rows || memcmp(here.sum, there.sum, sizeof(here.sum)) != 0))

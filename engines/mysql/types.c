@@ -181,7 +181,7 @@ static void declare(const struct column_def *from, struct arena *a, struct colum
         if (c->length && to->length != c->length)
             *back = and(a, *back, arena_printf(a, "what %s holds", c->source_type));
         if (strncmp(c->source_type, "character(", 10) == 0)
-            *back = and(a, *back, "filled up with blanks to the declared length");
+            *back = and(a, *back, "the value being kept filled up with blanks");
         break;
     case TYPE_TIME:
     case TYPE_TIMESTAMP:
@@ -194,7 +194,7 @@ static void declare(const struct column_def *from, struct arena *a, struct colum
         break;
     case TYPE_JSON:
         if (strcmp(c->source_type, "jsonb") == 0)
-            *back = and(a, *back, "texts in jsonb's own form");
+            *back = and(a, *back, "the value being kept in jsonb's own form");
         break;
     default:
         break;

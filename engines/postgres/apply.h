@@ -62,13 +62,11 @@ struct pg_params pg_statement_params(const struct pg_statement *st);
  * its end makes legal. */
 int pg_apply_defer(struct pg_db *db, struct err *e);
 
-/* ---- form.c: texts that a column of ours would keep as another text ---- */
+/* ---- form.c: texts that a column of ours would keep as another value ---- */
 
-/* Is there a value in the row, of a table that another engine calls `t`, that will be refused, or
- * that only the server can judge? */
-bool pg_form_is_open(const struct table *t, const struct row *row);
-/* rows[i] is complete or has UNCHANGED values. ERR_DATA names the column and the value. */
-int pg_form_check(struct pg_db *db, const struct table *t, const struct row *const *rows, size_t n,
-                  struct err *e);
+/* Of a table that another engine calls `t`. rows[i] is complete or has UNCHANGED values. ERR_DATA
+ * names the column and the value. */
+int pg_form_check(const struct table *t, const struct row *const *rows, size_t n, struct err *e);
+bool pg_form_is_fit(const struct table *t, const struct row *row);
 
 #endif

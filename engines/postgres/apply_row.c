@@ -324,7 +324,7 @@ bool pg_statement_of(struct pg_statement *st, const struct change *c)
     struct change there = change_there(c);
 
     if (c->op == OP_TRUNCATE || identity_unsure(&there) ||
-        (c->after && pg_form_is_open(c->table, c->after)))
+        (c->after && !pg_form_is_fit(c->table, c->after)))
         return false;
     build(st, &there, false);
     return true;
@@ -441,7 +441,7 @@ int pg_apply_row(struct db *base, const struct change *c, uint64_t *affected, st
     if (pg_apply_defer(db, e) < 0)
         return -1;
     if (c->after)
-        rc = pg_form_check(db, c->table, (const struct row *const *)&c->after, 1, e);
+        rc = pg_form_check(c->table, (const struct row *const *)&c->after, 1, e);
     if (rc == 0)
         rc = run_change(db, c, affected, e);
     return rc < 0 ? pg_change_failed(c, e) : 0;

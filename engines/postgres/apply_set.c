@@ -247,7 +247,7 @@ int pg_apply_set(struct db *base, const struct change_set *s, uint64_t *affected
     add_statement(&state->sql, &plan);
     rc = buf_check(&state->sql, "a statement", e);
     if (rc == 0 && s->rows)
-        rc = pg_form_check(db, s->table, s->rows, s->n, e);
+        rc = pg_form_check(s->table, s->rows, s->n, e);
     if (rc == 0)
         rc = run(db, &plan, affected, e);
     free(plan.params);

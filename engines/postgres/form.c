@@ -1,25 +1,18 @@
-/* Types of ours that read more texts than they print: a uuid in capitals, a character(10) of two
- * letters, blanks beyond a varchar's length, JSON with blanks. From a column of another engine such
- * a text would stand here as another one, and go back as that; so it is refused, as whatever else
- * the column does not hold. A table whose own server's types are these sends nothing but their own
- * form. */
+/* Texts that PostgreSQL would take and keep as another value: a uuid that is none in its own form,
+ * blanks beyond the length of a varchar or character, which it cuts off in silence, a name that is
+ * too long. From a column of another engine such a text is refused, as whatever else the column
+ * does not hold. What a type only writes in its own way stays the value that it was: a
+ * character(10) is filled up with blanks, jsonb has blanks of its own, a uuid small letters
+ * (types.c says so). */
 #include "engines/postgres/apply.h"
-#include "engines/postgres/values.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #define UUID_CHARS 36
 #define NAME_BYTES 63
 #define SHOWN_MAX 60 /* bytes of a value in a message */
 
-enum form { FORM_ANY, FORM_UUID, FORM_FILLED, FORM_LIMITED, FORM_NAME, FORM_JSONB };
-
-/* "character(10)" is filled up with blanks; "character varying(10)" is not. */
-static bool is_filled(const struct column *c)
-{
-    return c->kind == TYPE_TEXT && strncmp(c->source_type, "character(", 10) == 0;
-}
+enum form { FORM_ANY, FORM_UUID, FORM_LIMITED, FORM_NAME };
 
 static enum form form_of(const struct column *c)
 {
@@ -27,13 +20,9 @@ static enum form form_of(const struct column *c)
         return FORM_ANY;
     if (c->kind == TYPE_UUID)
         return FORM_UUID;
-    if (is_filled(c))
-        return FORM_FILLED;
     if (c->kind == TYPE_TEXT && strcmp(c->cast_type, "name") == 0)
         return FORM_NAME;
-    if (c->kind == TYPE_TEXT && c->length > 0)
-        return FORM_LIMITED;
-    return c->kind == TYPE_JSON && strcmp(c->cast_type, "jsonb") == 0 ? FORM_JSONB : FORM_ANY;
+    return c->kind == TYPE_TEXT && c->length > 0 ? FORM_LIMITED : FORM_ANY;
 }
 
 static bool is_uuid(const struct value *v)
@@ -78,8 +67,6 @@ static int look(const struct column *c, const struct value *v, struct err *e)
     switch (form_of(c)) {
     case FORM_UUID:
         return is_uuid(v) ? 0 : refuse(c, v, e);
-    case FORM_FILLED:
-        return chars_of(v) == (size_t)c->length ? 0 : refuse(c, v, e);
     case FORM_LIMITED:
         return chars_of(v) <= (size_t)c->length ? 0 : refuse(c, v, e);
     case FORM_NAME:
@@ -89,63 +76,22 @@ static int look(const struct column *c, const struct value *v, struct err *e)
     }
 }
 
-/* Only the server knows jsonb's own form. What is no JSON at all fails here as it would later. */
-static int ask(struct pg_db *db, const struct column *c, size_t column,
-               const struct row *const *rows, size_t n, struct err *e)
-{
-    static const char sql[] = "SELECT (i - 1)::text FROM unnest($1::text[]) WITH ORDINALITY u(v, i)"
-                              " WHERE v::jsonb::text COLLATE \"C\" <> v LIMIT 1";
-    static const struct value null = {.state = VALUE_NULL};
-    struct buf b;
-    const char *values[1];
-    PGresult *res = NULL;
-    size_t at = n;
-
-    buf_init(&b, BUF_MAX_TEXT);
-    pg_array_open(&b);
-    for (size_t i = 0; i < n; i++) {
-        const struct value *v = &rows[i]->v[column];
-
-        pg_array_add(&b, c, v->state == VALUE_SET ? v : &null);
-    }
-    pg_array_close(&b);
-    values[0] = b.data;
-    if (buf_check(&b, "a batch of changes", e) == 0)
-        res = pg_query(db, sql, 1, values, e);
-    if (res && PQntuples(res) == 1)
-        at = strtoull(pg_text(res, 0, 0), NULL, 10);
-    buf_release(&b);
-    if (!res)
-        return err_wrap(e, "column \"%s\"", c->name);
-    PQclear(res);
-    return at < n ? refuse(c, &rows[at]->v[column], e) : 0;
-}
-
-bool pg_form_is_open(const struct table *t, const struct row *row)
-{
-    struct err ignored;
-
-    for (size_t i = 0; t->there && i < t->there->ncolumns; i++) {
-        const struct column *c = &t->there->columns[i];
-
-        if (form_of(c) == FORM_JSONB || look(c, &row->v[i], &ignored) < 0)
-            return true;
-    }
-    return false;
-}
-
-int pg_form_check(struct pg_db *db, const struct table *t, const struct row *const *rows, size_t n,
-                  struct err *e)
+int pg_form_check(const struct table *t, const struct row *const *rows, size_t n, struct err *e)
 {
     for (size_t k = 0; t->there && k < t->there->ncolumns; k++) {
         const struct column *c = &t->there->columns[k];
 
-        if (form_of(c) == FORM_JSONB && ask(db, c, k, rows, n, e) < 0)
-            return -1;
         for (size_t i = 0; form_of(c) != FORM_ANY && i < n; i++) {
             if (look(c, &rows[i]->v[k], e) < 0)
                 return -1;
         }
     }
     return 0;
+}
+
+bool pg_form_is_fit(const struct table *t, const struct row *row)
+{
+    struct err ignored;
+
+    return pg_form_check(t, &row, 1, &ignored) == 0;
 }
