@@ -200,15 +200,14 @@ static int note_span(json_t *spans, const struct turns *turns, const struct txn 
     return 0;
 }
 
+/* Of the body's own: what a fact holds within its members belongs to the server. */
 static json_t *array_of(json_t *body, const char *name)
 {
-    json_t *array = json_object_get(body, name);
+    const json_t *array = json_object_get(body, name);
+    json_t *own = json_is_array(array) ? json_deep_copy(array) : json_array();
 
-    if (!json_is_array(array)) {
-        json_object_set_new(body, name, json_array());
-        array = json_object_get(body, name);
-    }
-    return array;
+    json_object_set_new(body, name, own);
+    return own;
 }
 
 int foreign_store(struct db *target, const struct migration *m, const struct turns *turns,

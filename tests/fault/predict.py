@@ -15,6 +15,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from harness.base import Failure, guarded, until  # noqa: E402
+from harness.switch import conduct  # noqa: E402
 from rollback import Rollback  # noqa: E402
 
 # Each next call finds what the one before left: a rehearsal, another one, at last the cutover.
@@ -212,12 +213,7 @@ def main(cleanup):
     args.binary = os.path.abspath(args.binary)
     args.undisturbed = False
     run = Predict(args, cleanup)
-    state = {"done": False}
-    cleanup.add(lambda: run.workdir.remove() if state["done"] and not args.keep else
-                print(f"kept: {run.workdir.path}"))
-    run.go()
-    state["done"] = True
-    return 0
+    return conduct(args, cleanup, run)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from harness.base import (ROOT, Failure, Workdir, as_server_user, guarded,  # no
                           mono_ms, server_user, until)
 from harness.lockstep import Lockstep  # noqa: E402
 from harness.servers import Server, free_port, make_database, make_roles  # noqa: E402
+from harness.switch import conduct  # noqa: E402
 
 WRITERS, SEEN, CONTROL = 3, 52, 15
 HELD_S = 0.1  # that apply is held up behind each of those writes
@@ -636,12 +637,7 @@ def main(cleanup):
     args = parser.parse_args()
     args.binary = os.path.abspath(args.binary)
     run = Test(args, cleanup)
-    state = {"done": False}
-    cleanup.add(lambda: run.workdir.remove() if state["done"] and not args.keep else
-                print(f"kept: {run.workdir.path}"))
-    run.go()
-    state["done"] = True
-    return 0
+    return conduct(args, cleanup, run)
 
 
 if __name__ == "__main__":
