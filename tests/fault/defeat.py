@@ -162,10 +162,10 @@ class Defeat:
 
     def disarmed(self):
         """Where lockstep may not refuse DDL (its event trigger is off here), the owner takes the
-        trigger off under the lease and writes: that is carried, and he is refused by the seal."""
+        trigger off under the lease and writes: that is carried, and he is refused by the seal. The
+        event trigger goes off under the lease, since every step before it turns it on again."""
         owner = self.sides[0].open_session("shop_owner", "owner")
         self.sides[0].ddl_refused = False
-        self.source.server.psql(DATABASE, input='ALTER EVENT TRIGGER "!lockstep_fence" DISABLE')
         env = dict(self.lockstep.env, LOCKSTEP_TEST_STOP="fenced:after")
         log = self.lockstep.folder / "stopped.log"
         with log.open("wb") as out:
@@ -176,6 +176,7 @@ class Defeat:
         stat = pathlib.Path(f"/proc/{stopped.pid}/stat")
         until("it stands when it has fenced", 60, lambda: stopped.poll() is not None or
               stat.read_text().rsplit(")", 1)[1].split()[0] == "T", every=0.01)
+        self.source.server.psql(DATABASE, input='ALTER EVENT TRIGGER "!lockstep_fence" DISABLE')
         owner.do("ALTER TABLE marks DISABLE TRIGGER ALL")
         owner.do("INSERT INTO marks VALUES ('owner under the lease', 1)")
         stopped.send_signal(signal.SIGCONT)
@@ -191,8 +192,7 @@ class Defeat:
         if not self.target.query("SELECT 1 FROM marks WHERE kind = 'owner under the lease'"):
             raise Failure("what the owner wrote under the lease is not on the target")
         owner.close()
-        self.source.server.psql(DATABASE, input='ALTER EVENT TRIGGER "!lockstep_fence" ENABLE ALWAYS')
-        self.sides[0].ddl_refused = True
+        self.sides[0].ddl_refused = True  # the seal has turned it on again
         self.say("the owner took the trigger off under the lease: carried, and refused by the seal")
 
     def switch(self, command, opening):

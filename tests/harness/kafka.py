@@ -130,9 +130,10 @@ class Broker(Process):
             ]
         (self.home / "server.properties").write_text("\n".join(lines) + "\n")
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        done = subprocess.run([*JAVA, "-cp", f"{KAFKA}/*", "kafka.tools.StorageTool", "format", "-t",
-                               cluster, "-c", "server.properties"], cwd=self.home, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
+        done = subprocess.run([*JAVA, "-cp", f"{KAFKA}/*", "kafka.tools.StorageTool", "format",
+                               f"--cluster-id={cluster}", "-c", "server.properties"],
+                              cwd=self.home, text=True, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, timeout=60)
         if done.returncode:
             raise Failure(f"the broker's storage cannot be made: {done.stdout[-2000:]}")
 
