@@ -17,6 +17,7 @@ TABLES = [
     " kind varchar(40) NOT NULL, n bigint NOT NULL)",
     *(f"CREATE TABLE {t}_{s} (n bigint PRIMARY KEY)"
       for t in ("emptied", "locked") for s in ("source", "target")),
+    "CREATE TABLE owned (n bigint PRIMARY KEY)",
 ]
 # Only from PostgreSQL to PostgreSQL.
 ALIKE_TABLES = [
