@@ -304,7 +304,8 @@ static bool is_changed(const struct cursor *c, const struct track *t)
     bool named = strcmp(t->label, c->changed_table) == 0 ||
                  (t->root && strcmp(t->root, c->changed_table) == 0);
 
-    return named && (t->lane.state == LANE_FOLLOWING || t == c->only);
+    /* A lane that catches up reads what the others have passed. */
+    return named && (c->only ? t == c->only : t->lane.state == LANE_FOLLOWING);
 }
 
 /* A partition that was not planned cannot be had by copying its siblings again. */

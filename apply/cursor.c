@@ -249,7 +249,7 @@ static void on_mark(struct cursor *c, const struct record *r)
 {
     if (position_cmp(r->next, c->frontier.next) < 0)
         return;
-    turns_pass(&c->frontier.turns, r->token);
+    turns_pass(&c->frontier.turns, c->m, r->token);
     c->known_closed = false;
 }
 

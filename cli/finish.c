@@ -2,7 +2,8 @@
  * what says that there is something to do (the target's facts) goes last, so that a finish that was
  * cut off is simply said again. */
 #include "cli/cli.h"
-#include "control/facts.h"
+#include "control/foreign.h"
+#include "core/log.h"
 #include "core/run.h"
 #include "journal/journal.h"
 #include "observe/observe.h"
@@ -94,8 +95,8 @@ static int check_phase(struct db *target, struct db *source, bool abandon, bool 
             : err_set(e, ERR_REFUSED, "the cutover has not been made%s; nothing was removed",
                       begun ? " to its end" : "");
     if (!ok)
-        err_hint(e, "lockstep cutover first, or lockstep finish --abandon to give the migration "
-                    "up");
+        err_hint(e, "lockstep %s first, or lockstep finish --abandon to give the migration up",
+                 begun && !*back ? "rollback" : "cutover");
     if (ok && !request && demand_reads_at_home(cutover, rollback, e) < 0)
         rc = -1;
 out:
@@ -142,10 +143,20 @@ static int stop_stages(struct db *target, struct db *source, bool abandon, struc
     return exists ? await_stages(source, deadline, e) : 0;
 }
 
-/* An engine without a fence leaves its slot empty. */
-static int remove_fence(struct db *db, struct err *e)
+/* An engine without a fence leaves its slot empty. One that another migration has moved is that
+ * one's: it may be what keeps a closed side closed. */
+static int remove_fence(const struct migration *m, struct db *db, struct err *e)
 {
-    return db->engine->fence_remove ? db->engine->fence_remove(db, e) : 0;
+    struct fence_state f = {0};
+
+    if (!db->engine->fence_remove)
+        return 0;
+    if (db->engine->fence_state(db, &f, e) < 0)
+        return -1;
+    if (!switch_token_is_anothers(f.token, m->name))
+        return db->engine->fence_remove(db, e);
+    log_event(LOG_WARN, "finish", "fence-stays", "it is another migration's: token=%s", f.token);
+    return 0;
 }
 
 /* One server: what stands on it as the source of m (its stream) and as a side of either direction.
@@ -159,7 +170,7 @@ static int clean_side(const struct migration *m, enum db_side side, struct err *
 
     if (migration_open_source(m, DB_CONTROL, &db, e) < 0)
         return -1;
-    if (remove_fence(db, e) == 0 && db->engine->stream_drop(&o, e) == 0 &&
+    if (remove_fence(m, db, e) == 0 && db->engine->stream_drop(&o, e) == 0 &&
         db->engine->control_remove(db, side, e) == 0)
         rc = 0;
     db->engine->close(db);
@@ -294,7 +305,9 @@ static int finish_known(struct cli *c, const struct context *x, struct db *targe
                             : "Remove all of lockstep from both servers? There is no way back.",
                     e) < 0)
         return -1;
-    if (stop_stages(target, source, abandon, e) < 0 || clean_all(x, e) < 0)
+    /* Whoever conducted a switch meanwhile has ended it: which side lives is asked again. */
+    if (stop_stages(target, source, abandon, e) < 0 ||
+        check_phase(target, source, abandon, &back, e) < 0 || clean_all(x, e) < 0)
         return -1;
     tell(c, abandon, back);
     return EXIT_DONE;

@@ -13,9 +13,34 @@ static const char key[] = "forward";
 
 /* ---- marks ---- */
 
+static uint32_t hash_of(const char *text)
+{
+    uint64_t hash = UINT64_C(14695981039346656037);
+
+    for (const char *p = text; p && *p; p++)
+        hash = (hash ^ (unsigned char)*p) * UINT64_C(1099511628211);
+    return (uint32_t)(hash ^ (hash >> 32));
+}
+
+void switch_token(char *out, size_t size, uint32_t epoch, const char *migration, const char *holder)
+{
+    snprintf(out, size, "cut-%" PRIu32 "-%08" PRIx32 "-%08" PRIx32, epoch, hash_of(migration),
+             hash_of(holder));
+}
+
+bool switch_token_is_anothers(const char *token, const char *migration)
+{
+    uint32_t epoch;
+    uint32_t whose;
+
+    return token[0] != '\0' &&
+           (sscanf(token, "cut-%" SCNu32 "-%8" SCNx32 "-", &epoch, &whose) != 2 ||
+            whose != hash_of(migration));
+}
+
 void switch_mark(char *out, size_t size, const char *token, const char *what)
 {
-    snprintf(out, size, "%.30s.%.8s", token, what);
+    snprintf(out, size, "%.32s.%.6s", token, what);
 }
 
 struct turns turns_begin(const struct migration *m)
@@ -33,13 +58,13 @@ static const char *mark_parse(const char *token, uint32_t *epoch)
     return dot + 1;
 }
 
-void turns_pass(struct turns *t, const char *token)
+void turns_pass(struct turns *t, const struct migration *m, const char *token)
 {
     uint32_t epoch = 0;
     const char *what = mark_parse(token, &epoch);
     bool shuts;
 
-    if (!what || epoch < t->epoch)
+    if (!what || epoch < t->epoch || switch_token_is_anothers(token, m->name))
         return;
     shuts = strcmp(what, SWITCH_MARK_SHUT) == 0;
     if (!shuts && strcmp(what, SWITCH_MARK_OPEN) != 0)

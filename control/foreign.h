@@ -17,13 +17,20 @@
 #define SWITCH_MARK_SHUT "2"    /* the side is sealed; closed, if the row comes to say so */
 #define SWITCH_MARK_OPEN "open" /* the side is about to open, or is open again */
 
-/* "cut-<epoch>-…": the coordinator's; then a dot and what it means. */
+/* Names a coordinator of this migration, for both fences and the marks: "cut-<epoch>-<migration>-
+ * <holder>", the last two as hashes. */
+void switch_token(char *out, size_t size, uint32_t epoch, const char *migration,
+                  const char *holder);
+/* Of another migration's coordinator? Not the empty one, of a fence that nobody has moved yet. */
+bool switch_token_is_anothers(const char *token, const char *migration);
+/* The coordinator's token, then a dot and what it means. */
 void switch_mark(char *out, size_t size, const char *token, const char *what);
 
 /* Before the first mark. */
 struct turns turns_begin(const struct migration *m);
-/* A mark came by; others than those above change nothing. */
-void turns_pass(struct turns *t, const char *token);
+/* A mark came by; others than those above change nothing, nor do those of other migrations, whose
+ * switches may close the same server. */
+void turns_pass(struct turns *t, const struct migration *m, const char *token);
 /* Is, or was, the side of m's stream closed by the switch whose mark came last, was that made? A
  * switch back since then does not make it unmade. Locks its row in the open transaction of m's
  * target, so that the answer holds until that ends. */

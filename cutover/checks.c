@@ -135,7 +135,8 @@ static int look_quiet(struct cutover *c, struct check_result *out, struct err *e
         }
         facts_release(facts, n);
     }
-    remedy(out, "wait until that command (verify, tables) has ended");
+    remedy(out, "wait until that command (verify, tables) has ended; if it was killed on another "
+                "machine, say it there again, which takes away what it left");
     return 0;
 }
 
@@ -149,7 +150,34 @@ static int look_closing_open(struct cutover *c, struct check_result *out, struct
         return answer(out, true, "the side that closes is open");
     answer(out, false, "the side that closes is %s by %s (epoch %u)",
            f.mode == FENCE_SEALED ? "sealed" : "fenced", f.token, f.epoch);
-    remedy(out, "lockstep cutover again: it takes over from a coordinator that has vanished");
+    remedy(out,
+           "wait until it has switched or has opened that side again; lockstep status tells how "
+           "things stand");
+    return 0;
+}
+
+/* A server has one fence, for all that migrate from it or to it: moved for one of them it would
+ * close, or open, the tables of the other one too. Who has moved it keeps it until finish. */
+static int look_fences(struct cutover *c, struct check_result *out, struct err *e)
+{
+    struct db *sides[2] = {c->opening, c->closing};
+
+    answer(out, true, "no other migration has moved the fences");
+    /* A rehearsal does not touch the fence of the side that closes. */
+    for (int i = 0; i < (c->r->rehearse ? 1 : 2); i++) {
+        struct fence_state f = {0};
+
+        if (sides[i]->engine->fence_state(sides[i], &f, e) < 0)
+            return -1;
+        if (switch_token_is_anothers(f.token, c->r->m->name))
+            answer(out, false, "the fence of the side that %s is another migration's (%s by %s)",
+                   i == 0 ? "opens" : "closes",
+                   f.mode == FENCE_SEALED   ? "sealed"
+                   : f.mode == FENCE_LEASED ? "leased"
+                                            : "open, last moved",
+                   f.token);
+    }
+    remedy(out, "lockstep finish (or finish --abandon) of that migration takes it away");
     return 0;
 }
 
@@ -220,6 +248,7 @@ const struct check cutover_checks[CUTOVER_CHECKS] = {
     {CHECK_OPENING_SEALED, "opening side", look_opening_sealed},
     {CHECK_IN_TIME, "pause", look_in_time},
     {CHECK_FOREIGN, "foreign writes", look_foreign},
+    {CHECK_FENCES, "fences", look_fences},
 };
 
 int checks_demand(struct cutover *c, unsigned wanted, struct err *e)

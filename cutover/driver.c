@@ -13,6 +13,7 @@
  * opened. (3) Killed anywhere: the next call finds the state and the intent in the row; before
  * `closed` it takes the fences over by its higher epoch and opens the closing side, whatever the
  * dead one had got to. */
+#include "core/log.h"
 #include "core/run.h"
 #include "cutover/internal.h"
 
@@ -110,11 +111,18 @@ void disconnect_sides(struct cutover *c)
     }
 }
 
+/* The command that was said. That which takes reads back is named by where they come back to. */
 static const char *verb(const struct cutover *c)
 {
+    static const char *const verbs[][2] = {{"cutover", "rollback"},
+                                           {"cutover --rehearse", "rollback --rehearse"},
+                                           {"cutover --stage reads", "rollback --stage reads"}};
+
     if (c->r->rehearse)
-        return c->r->back ? "rollback --rehearse" : "cutover --rehearse";
-    return c->r->back ? "rollback" : "cutover";
+        return verbs[1][c->r->back];
+    if (c->r->stage == CUTOVER_STAGE_WRITES)
+        return verbs[0][c->r->back];
+    return verbs[2][c->r->back != (c->r->stage == CUTOVER_STAGE_READS_BACK)];
 }
 
 /* ---- begin ---- */
@@ -250,8 +258,9 @@ static int begin(struct cutover *c, struct err *e)
     if (load_rows(c, e) < 0)
         return -1;
     c->begun = true;
+    /* A switch back that could not reset this row has sealed the side, and must not be denied. */
     if (is_over(c) && !c->r->rehearse)
-        return 0;
+        return c->state == CUTOVER_SWITCHED && !c->r->alone ? demand_open(c, e) : 0;
     if (take_lease(c, e) < 0 || load_rows(c, e) < 0 || clock_begin(c, e) < 0 ||
         demand_state(c, e) < 0)
         return -1;
@@ -267,6 +276,21 @@ static int begin(struct cutover *c, struct err *e)
 }
 
 /* ---- undo ---- */
+
+/* As long as we have not tried to write `closed`, our own fence may be lifted at once: the side
+ * that opens, which settles whose the undo is, may be what has died. A successor's fence has
+ * another token, and stays. Is it lifted? */
+static bool lift_early(struct cutover *c)
+{
+    struct err e = {0};
+
+    if (!c->flipped || c->closing_tried || !c->closing)
+        return false;
+    if (c->closing->engine->fence_lift(c->closing, c->token, &e) == 0)
+        return true;
+    log_err(LOG_WARN, "cutover", "fence-not-lifted-at-once", &e);
+    return false;
+}
 
 enum undo_road { UNDO_BACK, UNDO_FORWARD, UNDO_LOST, UNDO_UNKNOWN };
 
@@ -416,6 +440,7 @@ static int fail(struct cutover *c, struct err *e)
     enum cutover_state to = undo_leads_to(c);
     struct err undo = {0};
     int64_t held;
+    bool lifted;
 
     if (c->state >= CUTOVER_CLOSED) {
         if (forward_again(c, e) == 0)
@@ -431,6 +456,8 @@ static int fail(struct cutover *c, struct err *e)
         return -1;
     err_wrap(e, "on the way to %s", cutover_state_name(c->row->to));
     renewer_release_fence(c);
+    lifted = lift_early(c);
+    held = pause_ms(c);
     switch (undo_claim(c)) {
     case UNDO_LOST:
         return err_set(e, ERR_FENCED, "another coordinator took the cutover over");
@@ -447,7 +474,8 @@ static int fail(struct cutover *c, struct err *e)
     note(c, "undone_because", json_string(e->msg));
     if (undo_rows(c, to, &undo) == 0)
         err_clear(&undo);
-    held = pause_ms(c);
+    if (!lifted)
+        held = pause_ms(c);
     return after_undo(c, held, &undo, e);
 }
 

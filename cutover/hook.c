@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #define HOOK_MAX_MS 60000
+#define HOOK_STOP_MS 10000 /* more, when we are asked to stop */
 #define HOOK_POLL_MS 5
 #define HOOK_FACTS 10
 
@@ -72,7 +73,7 @@ static void child(const struct cutover *c, char **env, pid_t parent)
 }
 
 /* 1 ended, 0 it had to be ended, -1. */
-static int await(pid_t pid, int *status, struct err *e)
+static int await(pid_t pid, int *status, bool *stopped, struct err *e)
 {
     int64_t until = mono_ms() + HOOK_MAX_MS;
 
@@ -83,11 +84,17 @@ static int await(pid_t pid, int *status, struct err *e)
             return 1;
         if (got < 0 && errno != EINTR)
             return err_set(e, ERR_FATAL, "waiting for the hook: %s", strerror(errno));
-        if (mono_ms() >= until || stop_requested())
+        if (!*stopped && stop_requested() && until > mono_ms() + HOOK_STOP_MS) {
+            *stopped = true;
+            until = mono_ms() + HOOK_STOP_MS;
+        }
+        if (mono_ms() >= until)
             break;
         nap_ms(HOOK_POLL_MS);
     }
+    /* It may not have made its group yet. */
     kill(-pid, SIGKILL);
+    kill(pid, SIGKILL);
     waitpid(pid, status, 0);
     return 0;
 }
@@ -97,6 +104,7 @@ int hook_run(struct cutover *c, char *failed, size_t size, struct err *e)
     char **env;
     pid_t parent = getpid();
     pid_t pid;
+    bool stopped = false;
     int status = 0;
     int ended;
 
@@ -110,10 +118,13 @@ int hook_run(struct cutover *c, char *failed, size_t size, struct err *e)
         return err_set(e, ERR_FATAL, "starting the hook: %s", strerror(errno));
     if (pid == 0)
         child(c, env, parent);
-    ended = await(pid, &status, e);
+    ended = await(pid, &status, &stopped, e);
     if (ended < 0)
         return -1;
-    if (!ended)
+    if (!ended && stopped)
+        snprintf(failed, size, "lockstep was told to stop, and it did not end within %d s more",
+                 HOOK_STOP_MS / 1000);
+    else if (!ended)
         snprintf(failed, size, "it did not end in time (%d s) and was killed", HOOK_MAX_MS / 1000);
     else if (WIFSIGNALED(status))
         snprintf(failed, size, "it died of signal %d", WTERMSIG(status));

@@ -64,6 +64,7 @@ struct spread {
 struct predict {
     int rounds;  /* that are over */
     bool marked; /* one is waiting for its marker */
+    bool passed; /* the marker of the last one that is over came through */
     int64_t marked_ms;
     int64_t left_ms; /* when the step that set the marker was left; 0: it is known how long for */
     int64_t ms[PARTS][PREDICT_ROUNDS]; /* the last ones */
@@ -221,6 +222,8 @@ int step_drain(struct cutover *c, struct err *e);
 int step_settle(struct cutover *c, struct err *e);
 int step_close(struct cutover *c, struct err *e);
 int step_switch(struct cutover *c, struct err *e);
+/* ERR_REFUSED: the side that this road has opened is fenced or sealed, by a later switch. */
+int demand_open(struct cutover *c, struct err *e);
 int undo_prepare(struct cutover *c, struct err *e);
 int undo_fence(struct cutover *c, struct err *e);
 int undo_nothing(struct cutover *c, struct err *e);

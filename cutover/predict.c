@@ -75,9 +75,9 @@ static int arm_closing(struct cutover *c, struct err *e)
     struct table_list there;
 
     if (!c->r->rehearse)
-        return c->closing->engine->fence_install(c->closing, &c->tables, e);
+        return c->closing->engine->fence_install(c->closing, &c->tables, 0, e);
     tables_there(&c->tables, &c->arena, &there);
-    return c->opening->engine->fence_install(c->opening, &there, e);
+    return c->opening->engine->fence_install(c->opening, &there, 0, e);
 }
 
 #define LARGER_PAUSE "or allow a longer --max-pause"
@@ -238,6 +238,13 @@ static int refuse(struct cutover *c, const struct spread *each, struct err *e)
     /* So that the row, too, tells why. */
     if (state_set(c, c->state, "prepared", e) < 0)
         return -1;
+    if (c->r->stage == CUTOVER_STAGE_READS) {
+        err_set(
+            e, ERR_REFUSED,
+            "no marker came through within %d ms: the side that the reads are to go to is behind",
+            c->r->max_pause_ms);
+        return err_hint(e, "%s", parts[PART_DRAIN].remedy);
+    }
     cutover_predicted_text(c->body, text, sizeof(text));
     err_set(e, ERR_REFUSED,
             "the pause is predicted at %s, and max_pause is %d ms; the largest part of it: %s, %d "
@@ -302,7 +309,8 @@ static int judge(struct cutover *c, struct err *e)
         return 0;
     sum = predict_sum(c->predict.ms, n, each);
     note_prediction(c, &sum, each, n);
-    if (sum.high <= c->r->max_pause_ms || c->r->rehearse || c->r->stage != CUTOVER_STAGE_WRITES) {
+    if (c->r->stage == CUTOVER_STAGE_READS ? c->predict.passed
+                                           : sum.high <= c->r->max_pause_ms || c->r->rehearse) {
         tell(c, each);
         return 1;
     }
@@ -322,6 +330,7 @@ static int end_round(struct cutover *c, struct err *e)
     rc = marker_passed(c, e);
     if (rc < 0 || (rc == 0 && mono_ms() - p->marked_ms <= c->r->max_pause_ms))
         return rc;
+    p->passed = rc > 0;
     *sample(c, PART_DRAIN) = mono_ms() - p->marked_ms;
     p->marked = false;
     p->rounds++;

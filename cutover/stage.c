@@ -178,7 +178,7 @@ int stage_step(struct cutover *c, struct err *e)
     if (ahead && record_reads(c, describe(c, "running"), e) < 0)
         return -1;
     test_point("reads", "before");
-    if (hook_run(c, failed, sizeof(failed), e) < 0)
+    if ((!c->r->alone && state_check(c, e) < 0) || hook_run(c, failed, sizeof(failed), e) < 0)
         return -1;
     test_point("reads", "after");
     if (failed[0]) {

@@ -1,7 +1,7 @@
 /* The state row: read, taken over, and moved by one setter. */
 #include "cutover/internal.h"
+#include "control/foreign.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -27,17 +27,6 @@ int state_load(struct cutover *c, struct err *e)
 const char *state_going(const struct cutover *c)
 {
     return fact_text(c->body, "going");
-}
-
-/* Names this coordinator: the epoch is nobody else's, the rest is for those who read messages. */
-static void name_token(struct cutover *c)
-{
-    uint64_t hash = UINT64_C(14695981039346656037);
-
-    for (const char *p = c->r->m->holder; p && *p; p++)
-        hash = (hash ^ (unsigned char)*p) * UINT64_C(1099511628211);
-    snprintf(c->token, sizeof(c->token), "cut-%" PRIu32 "-%08" PRIx32, c->epoch,
-             (uint32_t)(hash ^ (hash >> 32)));
 }
 
 static int write_row(struct cutover *c, enum cutover_state state, const char *going, struct err *e)
@@ -74,7 +63,7 @@ int state_take(struct cutover *c, struct err *e)
             epoch = fence.epoch;
     }
     c->epoch = epoch + 1;
-    name_token(c);
+    switch_token(c->token, sizeof(c->token), c->epoch, c->r->m->name, c->r->m->holder);
     snprintf(going, sizeof(going), "%s", state_going(c) ? state_going(c) : "");
     if (c->r->back && other_take(c, e) < 0)
         return -1;

@@ -73,10 +73,10 @@ static int arm_and_seal(struct cutover *c, struct err *e)
         return -1;
     if (c->tables.n == 0)
         return err_set(e, ERR_REFUSED, "no table was planned");
-    if (!c->r->rehearse && c->closing->engine->fence_install(c->closing, &c->tables, e) < 0)
+    if (!c->r->rehearse && c->closing->engine->fence_install(c->closing, &c->tables, 0, e) < 0)
         return err_wrap(e, "the side that closes");
     tables_there(&c->tables, &c->arena, &there);
-    if (to->engine->fence_install(to, &there, e) < 0 ||
+    if (to->engine->fence_install(to, &there, 0, e) < 0 ||
         to->engine->fence_seal(to, c->token, c->epoch, e) < 0 ||
         to->engine->fence_wait(to, &patient, &report, e) < 0)
         return err_wrap(e, "the side that opens");
@@ -108,11 +108,17 @@ int step_prepare(struct cutover *c, struct err *e)
 
 /* ---- fenced ---- */
 
+static int64_t left_ms(const struct cutover *c)
+{
+    int64_t left = c->r->max_pause_ms - pause_ms(c);
+
+    return left > 0 ? left : 0;
+}
+
 /* Half of what is left of the pause; the other half is for draining. */
 static int wait_for_writers(struct cutover *c, const char *name, struct err *e)
 {
-    int64_t left = c->r->max_pause_ms - pause_ms(c);
-    struct fence_wait limits = {.grace_ms = GRACE_MS, .deadline_ms = (int)(left / 2)};
+    struct fence_wait limits = {.grace_ms = GRACE_MS, .deadline_ms = (int)(left_ms(c) / 2)};
     struct fence_report report = {0};
 
     if (limits.deadline_ms < 1)
@@ -130,7 +136,7 @@ int step_fence(struct cutover *c, struct err *e)
     struct db *db = c->closing;
 
     /* Tables that came since; idempotent, and before anybody is refused. */
-    if (db->engine->fence_install(db, &c->tables, e) < 0)
+    if (db->engine->fence_install(db, &c->tables, 0, e) < 0)
         return -1;
     note_time(c, "fenced_at");
     c->flipped = true;
@@ -162,6 +168,7 @@ int step_settle(struct cutover *c, struct err *e)
 static int seal(struct cutover *c, struct err *e)
 {
     struct db *db = c->closing;
+    int armed;
 
     renewer_release_fence(c);
     if (db->engine->fence_seal(db, c->token, c->epoch, e) < 0)
@@ -169,9 +176,10 @@ static int seal(struct cutover *c, struct err *e)
     test_point("closed", "sealed");
     /* What a table's owner has taken off under the lease is put back, when those who would be in
      * the way of that have ended; what was written meanwhile lies before the second marker. */
-    if (wait_for_writers(c, "writers_2", e) < 0 || db->engine->fence_install(db, &c->tables, e) < 0)
-        return -1;
     if (wait_for_writers(c, "writers_2", e) < 0)
+        return -1;
+    armed = db->engine->fence_install(db, &c->tables, (int)(left_ms(c) / 2), e);
+    if (armed < 0 || (armed > 0 && wait_for_writers(c, "writers_2", e) < 0))
         return -1;
     return mark_closing(c, SWITCH_MARK_SHUT, e);
 }
@@ -211,6 +219,10 @@ static void reseal_closing(struct cutover *c)
                   e.msg[0] ? e.msg : "no connection");
         return;
     }
+    if (switch_token_is_anothers(f.token, c->r->m->name)) {
+        log_event(LOG_WARN, "cutover", "closing-side-is-anothers", "token=%s", f.token);
+        return;
+    }
     if (f.mode != FENCE_SEALED)
         log_event(LOG_ERROR, "cutover", "closing-side-was-open",
                   "it was sealed and is not any more (failed over, or lifted by hand): what was "
@@ -235,18 +247,46 @@ static bool has_turn(const struct cutover *c)
     return c->r->back || (c->r->way_back && fact_bool(c->body, "way_back"));
 }
 
-/* Opens the side that opens; whose seal it is does not matter, by the higher epoch it is ours. */
+int demand_open(struct cutover *c, struct err *e)
+{
+    static const char *const sides[] = {"target", "source"};
+    struct fence_state f = {0};
+
+    if (c->opening->engine->fence_state(c->opening, &f, e) < 0)
+        return -1;
+    if (f.mode == FENCE_NONE || f.mode == FENCE_OPEN)
+        return 0;
+    err_set(
+        e, ERR_REFUSED,
+        "the %s is %s by %s, though it was opened: a later switch has closed it, or is about to, "
+        "and the applications may live on the %s",
+        sides[c->r->back], f.mode == FENCE_SEALED ? "sealed" : "fenced", f.token,
+        sides[!c->r->back]);
+    return err_hint(e, "start the %s; lockstep status then tells which side takes the writes",
+                    sides[!c->r->back]);
+}
+
+/* Opens the side that opens; which of our coordinators sealed it does not matter, by the higher
+ * epoch it is ours. Only behind `closed`: once `switched` is written it has been opened, and if it
+ * is sealed again, a later switch did that. */
 static int open_opening(struct cutover *c, struct err *e)
 {
     struct db *db = c->opening;
     struct fence_state f = {0};
 
+    if (c->state != CUTOVER_CLOSED)
+        return demand_open(c, e);
     if (db->engine->fence_state(db, &f, e) < 0)
         return -1;
     /* Found open (failed over, or lifted by hand): what is written from here on is the
      * applications'. */
     if (f.mode == FENCE_NONE || f.mode == FENCE_OPEN)
-        return c->state == CUTOVER_CLOSED && has_turn(c) ? mark_open(c, db, e) : 0;
+        return has_turn(c) ? mark_open(c, db, e) : 0;
+    if (switch_token_is_anothers(f.token, c->r->m->name)) {
+        err_set(e, ERR_REFUSED, "the side that opens is %s by another migration (%s)",
+                f.mode == FENCE_SEALED ? "sealed" : "fenced", f.token);
+        return err_hint(e, "end that one first, then the same command again");
+    }
     if ((strcmp(f.token, c->token) != 0 && db->engine->fence_seal(db, c->token, c->epoch, e) < 0) ||
         (has_turn(c) && mark_open(c, db, e) < 0))
         return -1;
@@ -291,7 +331,8 @@ int step_switch(struct cutover *c, struct err *e)
     if (c->state == CUTOVER_CLOSED)
         note_time(c, "opened_at");
     test_point("switched", "opened");
-    if (hook_run(c, failed, sizeof(failed), e) < 0)
+    /* One that comes late must not move the traffic: a switch back may have been made since. */
+    if (state_check(c, e) < 0 || hook_run(c, failed, sizeof(failed), e) < 0)
         return -1;
     note(c, "hook", json_string(failed[0] ? failed : c->r->on_switch ? "done" : "none"));
     note(c, "hook_failed", json_boolean(failed[0]));
@@ -312,7 +353,8 @@ static int reclaim(struct cutover *c, struct db *db, struct err *e)
         return err_set(e, ERR_RETRY, "no connection to the server");
     if (db->engine->fence_state(db, &f, e) < 0)
         return -1;
-    if (f.mode == FENCE_NONE)
+    /* What another migration holds is not ours to move: nothing of ours can be there. */
+    if (f.mode == FENCE_NONE || switch_token_is_anothers(f.token, c->r->m->name))
         return 0;
     if (strcmp(f.token, c->token) != 0) {
         int rc = f.mode == FENCE_SEALED

@@ -479,8 +479,10 @@ struct engine {
     /* ---- cutover: functions on the server; one call locks the fence row, checks token, epoch and
      * lapse by the server's clock ---- */
     /* Triggers in lockstep's control schema; short, bounded, retried locks. Idempotent. The session
-     * users in `exempt` (lockstep's own roles) pass. */
-    int (*fence_install)(struct db *db, const struct table_list *tables, struct err *e);
+     * users in `exempt` (lockstep's own roles) pass. Returns how many tables were not armed before;
+     * -1. A table's lock is tried for budget_ms, 0: for as long as is usual. */
+    int (*fence_install)(struct db *db, const struct table_list *tables, int budget_ms,
+                         struct err *e);
     int (*fence_remove)(struct db *db, struct err *e);
     int (*fence_flip)(struct db *db, const char *token, uint32_t epoch, int lease_ms,
                       struct err *e); /* ERR_FENCED: another token holds it */

@@ -439,7 +439,7 @@ static int make_objects(struct my_db *db, struct err *e)
                     "ALTER EVENT " MY_CONTROL ".fence_lapse ENABLE");
 }
 
-int my_fence_install(struct db *base, const struct table_list *tables, struct err *e)
+int my_fence_install(struct db *base, const struct table_list *tables, int budget_ms, struct err *e)
 {
     struct my_db *db = my_db_from(base);
 

@@ -11,8 +11,8 @@
 /* Older markers serve nobody. */
 #define MARKS_KEPT 100
 /* A counter moves by DDL, in whose wake other sessions queue for the table. */
-#define SET_LOCK_SECONDS 2
-#define SET_TRIES 10
+#define SET_LOCK_SECONDS 1
+#define SET_TRIES 4
 #define SET_NAP_MS 20
 
 /* ---- markers ---- */

@@ -59,10 +59,10 @@ static int fence_call(struct pg_db *db, const char *sql, int n, const char *cons
 
 /* One table: asks `sql` (fence_arm or fence_disarm) until it is not "busy", within the budget.
  * *denied: the role may not; else an error. */
-static int settle_table(struct pg_db *db, const char *sql, const char *oid, bool *denied,
-                        struct err *e)
+static int settle_table(struct pg_db *db, const char *sql, const char *oid, int budget_ms,
+                        bool *denied, struct err *e)
 {
-    int64_t until = mono_ms() + ARM_BUDGET_MS;
+    int64_t until = mono_ms() + budget_ms;
     const char *values[1] = {oid};
 
     for (;;) {
@@ -77,7 +77,7 @@ static int settle_table(struct pg_db *db, const char *sql, const char *oid, bool
         if (!busy)
             return 0;
         if (mono_ms() >= until)
-            return err_set(e, ERR_RETRY, "no lock within %d ms", ARM_BUDGET_MS);
+            return err_set(e, ERR_RETRY, "no lock within %d ms", budget_ms);
         if (stop_check(e) != 0)
             return -1;
         nap_ms(ARM_PAUSE_MS);
@@ -107,13 +107,14 @@ static void name_holders(struct pg_db *db, const char *oid, struct err *e)
 }
 
 /* Rows of (oid, name, required): each is armed or disarmed. */
-static int settle_tables(struct pg_db *db, const PGresult *rows, const char *sql, struct err *e)
+static int settle_tables(struct pg_db *db, const PGresult *rows, const char *sql, int budget_ms,
+                         struct err *e)
 {
     for (int i = 0; i < PQntuples(rows); i++) {
         const char *oid = PQgetvalue(rows, i, 0);
         bool denied = false;
 
-        if (settle_table(db, sql, oid, &denied, e) != 0) {
+        if (settle_table(db, sql, oid, budget_ms, &denied, e) != 0) {
             name_holders(db, oid, e);
             return err_wrap(e, "fence trigger of %s", PQgetvalue(rows, i, 1));
         }
@@ -211,7 +212,7 @@ out:
     return rc;
 }
 
-int pg_fence_install(struct db *base, const struct table_list *tables, struct err *e)
+int pg_fence_install(struct db *base, const struct table_list *tables, int budget_ms, struct err *e)
 {
     struct pg_db *db = pg_db_from(base);
 
@@ -220,9 +221,11 @@ int pg_fence_install(struct db *base, const struct table_list *tables, struct er
     PGresult *rows = unarmed(db, tables, e);
     if (rows == NULL)
         return err_wrap(e, "installing the fence");
-    int rc = settle_tables(db, rows, "SELECT lockstep.fence_arm($1::oid)", e);
+    int armed = PQntuples(rows);
+    int rc = settle_tables(db, rows, "SELECT lockstep.fence_arm($1::oid)",
+                           budget_ms > 0 ? budget_ms : ARM_BUDGET_MS, e);
     PQclear(rows);
-    return rc;
+    return rc == 0 ? armed : -1;
 }
 
 int pg_fence_remove(struct db *base, struct err *e)
@@ -241,7 +244,7 @@ int pg_fence_remove(struct db *base, struct err *e)
     /* What an earlier, interrupted removal or installation left is completed first. */
     if (PQntuples(rows) > 0 && create_objects(db, e) != 0)
         goto out;
-    if (settle_tables(db, rows, "SELECT lockstep.fence_disarm($1::oid)", e) != 0)
+    if (settle_tables(db, rows, "SELECT lockstep.fence_disarm($1::oid)", ARM_BUDGET_MS, e) != 0)
         goto out;
     rc = pg_exec(db, pg_fence_drop, e);
     if (rc != 0)

@@ -52,7 +52,8 @@ static void give(struct fence *f, enum fence_mode mode, const char *token, uint3
     snprintf(f->token, sizeof(f->token), "%s", token);
 }
 
-int scripted_fence_install(struct db *db, const struct table_list *tables, struct err *e)
+int scripted_fence_install(struct db *db, const struct table_list *tables, int budget_ms,
+                           struct err *e)
 {
     struct conn *c = conn_of(db);
 

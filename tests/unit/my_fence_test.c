@@ -95,7 +95,7 @@ static int setup(void **state)
     test_sql(super, rights());
     test_sql(super, "CREATE TABLE shop.t (id BIGINT AUTO_INCREMENT PRIMARY KEY, w INT)");
     fence = open_lockstep();
-    assert_ok(my_fence_install(fence, &tables, &e));
+    assert_ok(my_fence_install(fence, &tables, 0, &e));
     return 0;
 }
 
@@ -505,27 +505,27 @@ static void install_refuses(void **state)
     struct fence_settings whole = settings;
     struct my_db *my = my_db_from(fence);
 
-    assert_ok(my_fence_install(fence, &tables, &e));
+    assert_ok(my_fence_install(fence, &tables, 0, &e));
     test_database("other");
     test_sql(super, "CREATE TABLE other.t (a INT)");
     whole.whole_server = false;
     my->fence = whole;
-    assert_int_equal(my_fence_install(fence, &tables, &e), -1);
+    assert_int_equal(my_fence_install(fence, &tables, 0, &e), -1);
     assert_int_equal(e.class, ERR_REFUSED);
     assert_non_null(strstr(e.msg, "other"));
     test_sql(super, "DROP DATABASE other");
-    assert_ok(my_fence_install(fence, &tables, &e));
+    assert_ok(my_fence_install(fence, &tables, 0, &e));
     if (my->maria) {
         my->fence = none;
-        assert_int_equal(my_fence_install(fence, &tables, &e), -1);
+        assert_int_equal(my_fence_install(fence, &tables, 0, &e), -1);
         assert_int_equal(e.class, ERR_REFUSED);
     }
     my->fence = settings;
     test_sql(super, "SET GLOBAL event_scheduler = OFF");
-    assert_int_equal(my_fence_install(fence, &tables, &e), -1);
+    assert_int_equal(my_fence_install(fence, &tables, 0, &e), -1);
     assert_int_equal(e.class, ERR_REFUSED);
     test_sql(super, "SET GLOBAL event_scheduler = ON");
-    assert_ok(my_fence_install(fence, &tables, &e));
+    assert_ok(my_fence_install(fence, &tables, 0, &e));
 }
 
 /* The role of these tests has what it needs; root lacks nothing but accounts. */

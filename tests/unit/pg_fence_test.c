@@ -122,7 +122,7 @@ static int install(void)
     struct table *v[] = {&t[0], &t[1], &t[2]};
     struct table_list list = {3, v};
 
-    return pg->fence_install(own, &list, &e);
+    return pg->fence_install(own, &list, 0, &e) < 0 ? -1 : 0;
 }
 
 static enum fence_mode mode(void)
@@ -670,7 +670,7 @@ static void refuses_a_missing_table(void **state)
     struct table *v[] = {&t};
     struct table_list list = {1, v};
 
-    refused(pg->fence_install(own, &list, &e), ERR_FATAL);
+    refused(pg->fence_install(own, &list, 0, &e), ERR_FATAL);
     assert_non_null(strstr(e.msg, "no\"\"such"));
 }
 
@@ -682,7 +682,7 @@ static void refuses_a_table_of_somebody_else(void **state)
     PGconn *app = connect_as("fence_app", DATABASE);
 
     must(app, "CREATE TABLE public.foreign_owned(id int)");
-    refused(pg->fence_install(own, &list, &e), ERR_REFUSED);
+    refused(pg->fence_install(own, &list, 0, &e), ERR_REFUSED);
     assert_non_null(strstr(e.msg, "foreign_owned"));
     must(app, "DROP TABLE public.foreign_owned");
     PQfinish(app);
