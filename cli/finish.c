@@ -3,7 +3,6 @@
  * cut off is simply said again. */
 #include "cli/cli.h"
 #include "control/foreign.h"
-#include "core/log.h"
 #include "core/run.h"
 #include "journal/journal.h"
 #include "observe/observe.h"
@@ -145,7 +144,7 @@ static int stop_stages(struct db *target, struct db *source, bool abandon, struc
 
 /* An engine without a fence leaves its slot empty. One that another migration has moved is that
  * one's: it may be what keeps a closed side closed. */
-static int remove_fence(const struct migration *m, struct db *db, struct err *e)
+static int remove_fence(const struct migration *m, struct db *db, bool *stays, struct err *e)
 {
     struct fence_state f = {0};
 
@@ -155,13 +154,14 @@ static int remove_fence(const struct migration *m, struct db *db, struct err *e)
         return -1;
     if (!switch_token_is_anothers(f.token, m->name))
         return db->engine->fence_remove(db, e);
-    log_event(LOG_WARN, "finish", "fence-stays", "it is another migration's: token=%s", f.token);
+    *stays = true;
     return 0;
 }
 
 /* One server: what stands on it as the source of m (its stream) and as a side of either direction.
  */
-static int clean_side(const struct migration *m, enum db_side side, struct err *e)
+static int clean_side(const struct migration *m, enum db_side side, bool *fence_stays,
+                      struct err *e)
 {
     struct db_options o = {
         .uri = m->source.uri, .migration = m->name, .use = DB_CONTROL, .back = m->back};
@@ -170,7 +170,7 @@ static int clean_side(const struct migration *m, enum db_side side, struct err *
 
     if (migration_open_source(m, DB_CONTROL, &db, e) < 0)
         return -1;
-    if (remove_fence(m, db, e) == 0 && db->engine->stream_drop(&o, e) == 0 &&
+    if (remove_fence(m, db, fence_stays, e) == 0 && db->engine->stream_drop(&o, e) == 0 &&
         db->engine->control_remove(db, side, e) == 0)
         rc = 0;
     db->engine->close(db);
@@ -194,7 +194,8 @@ static int remove_journal(const struct migration *m, struct err *e)
     return rc;
 }
 
-static int clean_all(const struct context *x, struct err *e)
+/* Of `fence_stays` those are set that do. */
+static int clean_all(const struct context *x, bool fence_stays[2], struct err *e)
 {
     struct arena a = ARENA_INIT;
     struct migration mirror;
@@ -204,10 +205,12 @@ static int clean_all(const struct context *x, struct err *e)
     /* Each journal before the facts that tell whose it is. */
     if (remove_journal(&mirror, e) < 0)
         err_wrap(e, "the way back's journal");
-    else if (clean_side(&x->m, SIDE_SOURCE, e) < 0)
+    else if (clean_side(&x->m, SIDE_SOURCE, &fence_stays[SIDE_SOURCE], e) < 0)
         err_wrap(e, "source");
     else if (remove_journal(&x->m, e) == 0)
-        rc = clean_side(&mirror, SIDE_TARGET, e) < 0 ? err_wrap(e, "target") : 0;
+        rc = clean_side(&mirror, SIDE_TARGET, &fence_stays[SIDE_TARGET], e) < 0
+                 ? err_wrap(e, "target")
+                 : 0;
     arena_release(&a);
     return rc;
 }
@@ -258,8 +261,22 @@ out:
     return rc;
 }
 
+static void tell_fences(struct cli *c, const bool stays[2])
+{
+    static const char *const sides[] = {[SIDE_SOURCE] = "source", [SIDE_TARGET] = "target"};
+
+    for (int i = 0; i < 2; i++) {
+        if (stays[i])
+            cli_say(c,
+                    "the fence of the %s stays: another migration has moved it last, and finish "
+                    "of that one removes it",
+                    sides[i]);
+    }
+}
+
 static int finish_unknown(struct cli *c, const struct context *x, struct err *e)
 {
+    bool fence_stays[2] = {false, false};
     bool leftovers;
 
     if (find_leftovers(x, &leftovers, e) < 0)
@@ -270,21 +287,23 @@ static int finish_unknown(struct cli *c, const struct context *x, struct err *e)
                 "is there; nothing was removed");
         return err_hint(e, "correct the target in the configuration, or lockstep finish --abandon");
     }
-    if (leftovers &&
-        (cli_confirm(c, "Remove the slot and the journal?", e) < 0 || clean_all(x, e) < 0))
+    if (leftovers && (cli_confirm(c, "Remove the slot and the journal?", e) < 0 ||
+                      clean_all(x, fence_stays, e) < 0))
         return -1;
+    tell_fences(c, fence_stays);
     cli_say(c, leftovers ? "abandoned: slot, publication and journal are gone" : "nothing left");
     cli_put(c, "result", json_string(leftovers ? "abandoned" : "nothing_left"));
     return EXIT_DONE;
 }
 
-static void tell(struct cli *c, bool abandon, bool back)
+static void tell(struct cli *c, bool abandon, bool back, const bool fence_stays[2])
 {
     cli_say(c, abandon ? "abandoned: slots, publications, fences, control tables and journals are "
                          "gone; the target keeps its tables"
                        : "finished: slots, publications, fences, control tables and journals are "
                          "gone");
-    if (!abandon)
+    tell_fences(c, fence_stays);
+    if (!abandon && !fence_stays[back ? SIDE_TARGET : SIDE_SOURCE])
         cli_say(c,
                 "warning: with its fence gone the %s accepts writes again, and nothing "
                 "carries them over; shut it, or take the applications' rights there away",
@@ -296,6 +315,7 @@ static int finish_known(struct cli *c, const struct context *x, struct db *targe
                         struct db *source, struct err *e)
 {
     bool abandon = cli_option(c, "abandon") != NULL;
+    bool fence_stays[2] = {false, false};
     bool back;
 
     if (check_phase(target, source, abandon, &back, e) < 0)
@@ -307,9 +327,9 @@ static int finish_known(struct cli *c, const struct context *x, struct db *targe
         return -1;
     /* Whoever conducted a switch meanwhile has ended it: which side lives is asked again. */
     if (stop_stages(target, source, abandon, e) < 0 ||
-        check_phase(target, source, abandon, &back, e) < 0 || clean_all(x, e) < 0)
+        check_phase(target, source, abandon, &back, e) < 0 || clean_all(x, fence_stays, e) < 0)
         return -1;
-    tell(c, abandon, back);
+    tell(c, abandon, back, fence_stays);
     return EXIT_DONE;
 }
 
@@ -333,6 +353,7 @@ static int finish_alone(struct cli *c, const struct context *x, struct db *targe
 {
     struct arena a = ARENA_INIT;
     struct migration mirror;
+    bool fence_stays[2] = {false, false};
     int rc = -1;
 
     migration_mirror(&x->m, &a, &mirror);
@@ -342,8 +363,9 @@ static int finish_alone(struct cli *c, const struct context *x, struct db *targe
                     e) < 0 ||
         request_put(target, "finish", json_pack("{s:b}", "abandon", true), e) < 0 ||
         await_stages(target, mono_ms() + WAIT_MS, e) < 0 || remove_journal(&x->m, e) < 0 ||
-        clean_side(&mirror, SIDE_TARGET, e) < 0)
+        clean_side(&mirror, SIDE_TARGET, &fence_stays[SIDE_TARGET], e) < 0)
         goto out;
+    tell_fences(c, fence_stays);
     cli_say(c,
             "abandoned: slot, publication, fence and control tables on the target and the journal "
             "are gone");

@@ -258,9 +258,12 @@ static int begin(struct cutover *c, struct err *e)
     if (load_rows(c, e) < 0)
         return -1;
     c->begun = true;
-    /* A switch back that could not reset this row has sealed the side, and must not be denied. */
+    /* A switch back that could not reset this row has sealed the side, and must not be denied;
+     * asked before anything is recorded, or that switch would find one of ours under way. */
+    if (c->state == CUTOVER_SWITCHED && !c->r->rehearse && demand_open(c, e) < 0)
+        return -1;
     if (is_over(c) && !c->r->rehearse)
-        return c->state == CUTOVER_SWITCHED && !c->r->alone ? demand_open(c, e) : 0;
+        return 0;
     if (take_lease(c, e) < 0 || load_rows(c, e) < 0 || clock_begin(c, e) < 0 ||
         demand_state(c, e) < 0)
         return -1;

@@ -236,6 +236,8 @@ int marker_reached(struct cutover *c, struct db *db, const struct marker *m, str
 
 /* 1: apply is past c->marker, and what it wrote is durable; 0: not yet. */
 int marker_passed(struct cutover *c, struct err *e);
+/* ERR_REFUSED: it has been waited for as long as a pause may be. */
+int marker_too_late(const struct cutover *c, struct err *e);
 
 /* ---- predict.c: the pause, measured before anybody is refused a write ---- */
 

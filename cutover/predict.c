@@ -238,13 +238,8 @@ static int refuse(struct cutover *c, const struct spread *each, struct err *e)
     /* So that the row, too, tells why. */
     if (state_set(c, c->state, "prepared", e) < 0)
         return -1;
-    if (c->r->stage == CUTOVER_STAGE_READS) {
-        err_set(
-            e, ERR_REFUSED,
-            "no marker came through within %d ms: the side that the reads are to go to is behind",
-            c->r->max_pause_ms);
-        return err_hint(e, "%s", parts[PART_DRAIN].remedy);
-    }
+    if (c->r->stage == CUTOVER_STAGE_READS)
+        return marker_too_late(c, e);
     cutover_predicted_text(c->body, text, sizeof(text));
     err_set(e, ERR_REFUSED,
             "the pause is predicted at %s, and max_pause is %d ms; the largest part of it: %s, %d "

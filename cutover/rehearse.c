@@ -42,15 +42,6 @@ static const struct leg {
 };
 #define LEGS ((int)(sizeof(legs) / sizeof(legs[0])))
 
-static int too_long(const struct cutover *c, struct err *e)
-{
-    err_set(e, ERR_REFUSED,
-            "apply is too far behind: a marker does not pass within max_pause (%d ms)",
-            c->r->max_pause_ms);
-    return err_hint(e, "wait until lockstep status shows a small lag, or allow a longer "
-                       "--max-pause");
-}
-
 static int step_rehearse(struct cutover *c, struct err *e)
 {
     int64_t took;
@@ -61,7 +52,7 @@ static int step_rehearse(struct cutover *c, struct err *e)
     rc = legs[c->leg].step(c, e);
     took = mono_ms() - c->leg_ms;
     if (rc == 0 && c->leg > 0 && took > c->r->max_pause_ms)
-        return too_long(c, e);
+        return marker_too_late(c, e);
     if (rc <= 0)
         return rc;
     note_step(c, legs[c->leg].name, took);

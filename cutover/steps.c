@@ -60,6 +60,15 @@ int marker_passed(struct cutover *c, struct err *e)
     return 1;
 }
 
+int marker_too_late(const struct cutover *c, struct err *e)
+{
+    err_set(e, ERR_REFUSED,
+            "apply is too far behind: a marker does not pass within max_pause (%d ms)",
+            c->r->max_pause_ms);
+    return err_hint(e, "wait until lockstep status shows a small lag, or allow a longer "
+                       "--max-pause");
+}
+
 /* ---- prepared ---- */
 
 static int arm_and_seal(struct cutover *c, struct err *e)

@@ -143,12 +143,12 @@ static int divide(struct plan *p, int64_t low, int64_t high, struct err *e)
     struct {
         int64_t low;
         int64_t high;
-    } todo[HALVES_MAX * 2 + 2] = {{low, high}};
+    } left[HALVES_MAX * 2 + 2] = {{low, high}};
     size_t n = 1;
 
     while (n) {
-        int64_t from = todo[n - 1].low;
-        int64_t to = todo[n - 1].high;
+        int64_t from = left[n - 1].low;
+        int64_t to = left[n - 1].high;
         int64_t middle = (int64_t)((uint64_t)from + ((uint64_t)to - (uint64_t)from) / 2);
         uint64_t rows;
 
@@ -156,10 +156,10 @@ static int divide(struct plan *p, int64_t low, int64_t high, struct err *e)
         if (stop_check(e) < 0 || estimate(p, from, to, &rows, e) < 0)
             return -1;
         if (rows > p->step + p->step / 2 && middle > from && n + 2 <= HALVES_MAX * 2) {
-            todo[n].low = middle;
-            todo[n++].high = to;
-            todo[n].low = from;
-            todo[n++].high = middle;
+            left[n].low = middle;
+            left[n++].high = to;
+            left[n].low = from;
+            left[n++].high = middle;
             continue;
         }
         if (to < high && add_bound(p, int_bound(p, to), e) < 0)

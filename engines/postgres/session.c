@@ -42,15 +42,13 @@ static const char common_settings[] = "SET client_encoding = 'UTF8';"
                                       "SET synchronize_seqscans = off;";
 
 /* By use. DB_CONTROL commits locally: its rows stand on servers whose standbys are not ours to wait
- * for (design.md §1.8); and a coordinator that hangs in a transaction, whose kernel goes on
- * answering, must not keep the state row from its successor for ever. */
+ * for (design.md §1.8). */
 static const struct {
     const char *label;
     const char *settings;
 } uses[] = {
     [DB_CONTROL] = {"control", "SET default_transaction_read_only = off; SET lock_timeout = '10s';"
-                               "SET synchronous_commit = local;"
-                               "SET idle_in_transaction_session_timeout = '60s';"},
+                               "SET synchronous_commit = local;"},
     [DB_READ] = {"read", "SET default_transaction_isolation = 'repeatable read';"
                          "SET default_transaction_read_only = on; SET lock_timeout = '10s';"},
     [DB_LOAD] = {"load", "SET default_transaction_read_only = off; SET lock_timeout = '20s';"
