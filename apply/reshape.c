@@ -104,7 +104,7 @@ int reshape_look(struct apply *a, const struct table *planned, struct arena *are
     now = table_list_find(&ours, label);
     if (check_source(planned, now, e) < 0)
         return -1;
-    if (table_same_shape(now, planned))
+    if (table_same_shape(now, planned) && !table_rewritten(planned, now, arena))
         return 0;
     if (convert_one(a, source, now, arena, e) < 0 ||
         a->db->engine->tables(a->db, NULL, arena, &theirs, e) < 0)

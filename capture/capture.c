@@ -324,6 +324,18 @@ static int look_for_shapes(struct capture *c, struct err *e)
     return 0;
 }
 
+/* Opening the journal takes it from its writer. One that stood still for longer than its lease must
+ * not take it from its successor, which would end, as it does itself. */
+static int demand_lease(struct capture *c, struct err *e)
+{
+    char holder[HOLDER_MAX] = "";
+    int rc = lease_held(c->control, "capture", holder, sizeof(holder), e);
+
+    if (rc <= 0 || strcmp(holder, c->m->holder) == 0)
+        return rc < 0 ? -1 : 0;
+    return err_set(e, ERR_FENCED, "another process captures: %s", holder);
+}
+
 /* 1 started, 0 there is no stream yet, -1. */
 static int capture_start(struct capture *c, struct err *e)
 {
@@ -351,6 +363,8 @@ static int capture_start(struct capture *c, struct err *e)
         status = open_encoder(c, e);
     if (status == 0)
         status = owned_journal(c->m, c->control, &c->journal, e);
+    if (status == 0)
+        status = demand_lease(c, e);
     if (status == 0 && journal_writer_open(&c->journal.options, &c->writer, &note, e) < 0)
         status = err_wrap(e, "journal");
     if (status == 0)

@@ -16,6 +16,8 @@ static json_t *column_json(const struct column *c)
     json_object_set_new(json, "not_null", json_boolean(c->not_null));
     json_object_set_new(json, "generated", json_boolean(c->generated));
     json_object_set_new(json, "identity_always", json_boolean(c->identity_always));
+    json_object_set_new(json, "number", json_integer(c->number));
+    json_object_set_new(json, "stamp", json_integer(c->stamp));
     return json;
 }
 
@@ -82,6 +84,8 @@ static int column_parse(struct arena *a, const json_t *json, struct column *out)
     out->not_null = fact_bool(json, "not_null");
     out->generated = fact_bool(json, "generated");
     out->identity_always = fact_bool(json, "identity_always");
+    out->number = (uint32_t)fact_int(json, "number", 0);
+    out->stamp = (uint32_t)fact_int(json, "stamp", 0);
     return 0;
 }
 

@@ -210,6 +210,59 @@ bool table_same_shape(const struct table *a, const struct table *b)
     return true;
 }
 
+static const struct column *column_named(const struct table *t, const char *name)
+{
+    for (size_t i = 0; i < t->ncolumns; i++) {
+        if (strcmp(t->columns[i].name, name) == 0)
+            return &t->columns[i];
+    }
+    return NULL;
+}
+
+const char *table_rewritten(const struct table *planned, const struct table *now, struct arena *a)
+{
+    bool other_file = planned->filenode && now->filenode && planned->filenode != now->filenode;
+
+    for (size_t i = 0; i < planned->ncolumns; i++) {
+        const struct column *was = &planned->columns[i];
+        const struct column *is = column_named(now, was->name);
+
+        if (!is || !was->number || !is->number)
+            continue;
+        if (was->number != is->number)
+            return arena_printf(a, "its column \"%s\" was dropped and made again", was->name);
+        if (other_file && was->stamp != is->stamp)
+            return arena_printf(a, "its column \"%s\" was altered and its rows were rewritten",
+                                was->name);
+    }
+    return NULL;
+}
+
+const char *table_altered(const struct table *planned, const struct table *now, struct arena *a)
+{
+    if (planned->id != now->id)
+        return "a new table has taken its name";
+    for (size_t i = 0; i < planned->ncolumns; i++) {
+        const struct column *was = &planned->columns[i];
+        const struct column *is = column_named(now, was->name);
+
+        if (!is)
+            return arena_printf(a, "its column \"%s\" is gone", was->name);
+        if (!same_text(was->source_type, is->source_type) || was->generated != is->generated)
+            return arena_printf(a, "its column \"%s\" was planned as %s%s and is %s%s", was->name,
+                                was->source_type, was->generated ? ", generated," : "",
+                                is->source_type, is->generated ? ", generated" : "");
+        if (was->key != is->key)
+            return arena_printf(a, "its key is another one (column \"%s\")", was->name);
+    }
+    for (size_t i = 0; i < now->ncolumns; i++) {
+        if (!column_named(planned, now->columns[i].name))
+            return arena_printf(a, "it has a column \"%s\" that was not planned",
+                                now->columns[i].name);
+    }
+    return table_rewritten(planned, now, a);
+}
+
 struct row *table_key_of(struct arena *a, const struct table *t, const struct row *full)
 {
     struct row *key = row_new(a, t->nkey);
@@ -306,6 +359,15 @@ size_t change_bytes(const struct change *c)
 static struct row *key_or_row(struct arena *a, const struct table *t, const struct row *full)
 {
     return t->nkey ? table_key_of(a, t, full) : row_copy(a, full);
+}
+
+bool changes_scan(const struct change *const *changes, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (!changes[i]->table->nkey && changes[i]->op != OP_INSERT)
+            return true;
+    }
+    return false;
 }
 
 struct row *change_old_key(struct arena *a, const struct change *c)

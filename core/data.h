@@ -84,6 +84,8 @@ struct column {
     bool not_null;
     bool generated; /* computed by the server: never written, never compared */
     bool identity_always;
+    uint32_t number; /* the catalog's own; a column that is dropped and made again has another */
+    uint32_t stamp;  /* another one whenever the column is altered; both 0: not known */
 };
 
 enum replica_identity { IDENTITY_KEY, IDENTITY_FULL, IDENTITY_NONE };
@@ -119,6 +121,13 @@ bool table_is(const struct table *t, const char *label);
 struct table *table_copy(struct arena *a, const struct table *t);
 /* Same columns, types, key and identity (rows, bytes, filenode and version aside). */
 bool table_same_shape(const struct table *a, const struct table *b);
+/* Were rows of `now` rewritten in place since it was planned, with no change of a row that the log
+ * would tell of: a column dropped and made again, or altered with a rewrite? NULL: no (or that
+ * cannot be known: a table rewritten as it was, by VACUUM FULL or CLUSTER, is none). In `a`. */
+const char *table_rewritten(const struct table *planned, const struct table *now, struct arena *a);
+/* What else has become of it (or that); NULL: nothing. The order of the columns, their kinds and
+ * the replica identity aside, which a plan of the way back may have as it needs them. In `a`. */
+const char *table_altered(const struct table *planned, const struct table *now, struct arena *a);
 /* The key of a full row, in key order; shares the values' data. */
 struct row *table_key_of(struct arena *a, const struct table *t, const struct row *full);
 
@@ -178,6 +187,8 @@ struct change {
     bool restart_identity;
 };
 size_t change_bytes(const struct change *c);
+/* Does the server find one of these rows by reading a whole table, as it does without a key? */
+bool changes_scan(const struct change *const *changes, size_t n);
 /* The key that the row had before the change / has after it (NULL for INSERT / DELETE). For a table
  * without a key: the whole row. From the arena. */
 struct row *change_old_key(struct arena *a, const struct change *c);

@@ -60,9 +60,10 @@ enum cutover_check {
     CHECK_OPENING_SEALED = 64, /* the opening side refuses applications, by our seal */
     CHECK_IN_TIME = 128, /* writes have been held for less than max_pause, the lease is ours */
     CHECK_FOREIGN = 256, /* nothing came past the seal of the side that opens, or it may stay */
-    CHECK_FENCES = 512   /* no other migration has moved the fences of these databases */
+    CHECK_FENCES = 512,  /* no other migration has moved the fences of these databases */
+    CHECK_SHAPES = 1024  /* the tables of the closing side are as they were planned */
 };
-#define CUTOVER_CHECKS 10
+#define CUTOVER_CHECKS 11
 
 struct cutover;
 

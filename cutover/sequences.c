@@ -2,11 +2,15 @@
  * until the seal, and the last reading counts (correctness.md C04).
  *
  * A coordinator that hung and goes on late must not set a live side's sequences back: each round
- * runs while the state row is locked and still ours; a successor waits for that lock. */
+ * runs while the state row is locked and still ours; a successor waits for that lock. The server
+ * takes it from one that stands still, with the session, so that it cannot go on later. */
 #include "cutover/internal.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+/* The lock is not held for longer than this by one that stands still. */
+#define IDLE_MS 5000
 
 /* What became of one. */
 struct outcome {
@@ -170,6 +174,8 @@ static int set_differing(struct cutover *c, const struct sequence_list *from,
     struct copying k = {c, db, there, json_array(), json_array(), json_array()};
     int rc = db->engine->begin(db, e);
 
+    if (rc == 0)
+        rc = db->engine->limit_idle(db, IDLE_MS, e);
     if (rc == 0 && (rc = state_hold(c, e)) == 0) {
         for (size_t i = 0; i < from->n && rc >= 0; i++) {
             rc = set_counterparts(&k, &from->v[i], &done[i], e);
@@ -225,26 +231,26 @@ static void note_sequences(struct cutover *c, const struct sequence_list *l,
     note(c, "sequences", all);
 }
 
-/* The user's selection names what the original source has; of the other side, which may have other
- * names, the planned tables are named. */
-static void select_both(struct cutover *c, struct arena *a, struct selection *closing,
-                        struct selection *opening)
+void select_closing(const struct cutover *c, const struct table_list *tables, struct arena *a,
+                    struct selection *out)
 {
     const struct selection *s = &c->r->m->selection;
-    const char **labels = arena_zalloc(a, (c->tables.n + 1) * sizeof(*labels));
+    const char **labels = arena_zalloc(a, (tables->n + 1) * sizeof(*labels));
     bool other = false;
 
-    if (!c->r->back) {
-        *closing = *s;
-        selection_there(s, &c->tables, a, opening);
-        return;
+    for (size_t i = 0; i < tables->n; i++) {
+        labels[i] = arena_strdup(a, table_label(tables->v[i]));
+        other = other || tables->v[i]->there;
     }
-    for (size_t i = 0; i < c->tables.n; i++) {
-        labels[i] = arena_strdup(a, table_label(c->tables.v[i]));
-        other = other || c->tables.v[i]->there;
-    }
-    *opening = *s;
-    *closing = other ? (struct selection){.include = labels, .ninclude = c->tables.n} : *s;
+    *out = c->r->back && other ? (struct selection){.include = labels, .ninclude = tables->n} : *s;
+}
+
+static void select_opening(const struct cutover *c, struct arena *a, struct selection *out)
+{
+    if (c->r->back)
+        *out = c->r->m->selection;
+    else
+        selection_there(&c->r->m->selection, &c->tables, a, out);
 }
 
 int sequences_copy(struct cutover *c, struct err *e)
@@ -257,7 +263,8 @@ int sequences_copy(struct cutover *c, struct err *e)
     struct outcome *done;
     int rc = -1;
 
-    select_both(c, &a, &closing, &opening);
+    select_closing(c, &c->tables, &a, &closing);
+    select_opening(c, &a, &opening);
     if (c->closing->engine->sequences(c->closing, &closing, &a, &from, e) < 0 ||
         c->opening->engine->sequences(c->opening, &opening, &a, &there, e) < 0)
         goto out;

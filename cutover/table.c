@@ -29,7 +29,7 @@ const struct cutover_row cutover_rows[] = {
      .to = CUTOVER_PREPARED,
      .again = true,
      .guard = CHECK_LOADED | CHECK_LANES | CHECK_STAGES | CHECK_LAG | CHECK_QUIET |
-              CHECK_CLOSING_OPEN | CHECK_FOREIGN | CHECK_FENCES,
+              CHECK_CLOSING_OPEN | CHECK_FOREIGN | CHECK_FENCES | CHECK_SHAPES,
      .step = step_prepare,
      .undo = undo_prepare,
      .does = "arm the fences of both sides, seal the side that opens, copy the sequences ahead, "
@@ -41,7 +41,7 @@ const struct cutover_row cutover_rows[] = {
     {.from = CUTOVER_PREPARED,
      .to = CUTOVER_FENCED,
      .guard = CHECK_LANES | CHECK_STAGES | CHECK_QUIET | CHECK_CLOSING_OPEN | CHECK_OPENING_SEALED |
-              CHECK_FOREIGN | CHECK_FENCES,
+              CHECK_FOREIGN | CHECK_FENCES | CHECK_SHAPES,
      .step = step_fence,
      .undo = undo_fence,
      .does = "fence the closing side by a lease that the server ends by itself, wait for exactly "

@@ -41,6 +41,9 @@ struct db {
     const struct engine *engine;
 };
 
+/* Longest wait without progress for a statement that reads or empties a whole table. */
+#define DB_WHOLE_TABLE_MS (60 * 60 * 1000)
+
 /* What a connection is for; the driver derives session settings from it. */
 enum db_use {
     DB_CONTROL, /* facts, catalog, checks, fence */
@@ -322,6 +325,9 @@ struct engine {
     int (*begin)(struct db *db, struct err *e);
     int (*commit)(struct db *db, struct err *e);
     int (*rollback)(struct db *db, struct err *e);
+    /* In a transaction: until it ends the server gives the session up, and what it has locked, when
+     * nothing was said to it for `ms` (a process that stands still must not lock others out). */
+    int (*limit_idle)(struct db *db, int ms, struct err *e);
     int (*savepoint)(struct db *db, struct err *e);   /* one level; repeated calls replace it */
     int (*rollback_to)(struct db *db, struct err *e); /* to that savepoint, which stays */
     int (*clock_ms)(struct db *db, int64_t *out, struct err *e); /* the server's, Unix ms */

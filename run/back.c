@@ -47,6 +47,13 @@ static int start_all(struct back *b, struct err *e)
     return 0;
 }
 
+static void forget_stages(struct back *b)
+{
+    pthread_mutex_lock(&b->lock);
+    b->n = 0;
+    pthread_mutex_unlock(&b->lock);
+}
+
 static void stop_stages(struct back *b)
 {
     int64_t deadline = mono_ms() + LEAVE_MS;
@@ -59,11 +66,23 @@ static void stop_stages(struct back *b)
                   b->stages[i].ops->name);
         b->hangs = true;
     }
-    if (b->n && !b->hangs && b->facts)
+    if (b->hangs)
+        return;
+    if (b->n && b->facts)
         leases_release(&b->leases, b->facts);
-    pthread_mutex_lock(&b->lock);
-    b->n = 0;
-    pthread_mutex_unlock(&b->lock);
+    forget_stages(b);
+}
+
+/* Stages that were asked to end and had not in time: once they have, they may begin again. */
+static void join_late(struct back *b)
+{
+    for (size_t i = 0; i < b->n; i++) {
+        if (!stage_join(&b->stages[i], mono_ms()))
+            return;
+    }
+    b->hangs = false;
+    forget_stages(b);
+    log_event(LOG_INFO, "run", "way-back-ended-late", "what hung has ended");
 }
 
 /* ---- tending ---- */
@@ -134,7 +153,9 @@ static int look(struct back *b, struct err *e)
 
     if (!b->facts && migration_open_target(&b->m, DB_CONTROL, &b->facts, e) < 0)
         return -1;
-    if (b->n && renew(b, e) < 0)
+    if (b->hangs)
+        join_late(b);
+    if (b->n && !b->hangs && renew(b, e) < 0)
         return -1;
     if (mono_ms() < b->next_look)
         return 0;
@@ -142,11 +163,11 @@ static int look(struct back *b, struct err *e)
     wanted = is_wanted(b, e);
     if (wanted < 0)
         return -1;
-    if (b->n && !wanted) {
+    if (b->n && !b->hangs && !wanted) {
         log_event(LOG_INFO, "run", "way-back-ends", "its stream was taken away");
         stop_stages(b);
     }
-    if (wanted && !b->n && !b->hangs)
+    if (wanted && !b->n)
         return begin(b, e);
     return b->n ? write_status(b, e) : 0;
 }
@@ -165,6 +186,19 @@ static int check_stages(struct back *b, struct err *e)
     return 0;
 }
 
+/* True: this is the first of it. */
+static bool set_trouble(struct back *b, const struct err *e)
+{
+    bool first;
+
+    pthread_mutex_lock(&b->lock);
+    first = e && b->trouble_since == 0;
+    b->trouble_since = !e ? 0 : first ? mono_ms() : b->trouble_since;
+    b->trouble = e ? *e : (struct err){0};
+    pthread_mutex_unlock(&b->lock);
+    return first;
+}
+
 /* -1: over. */
 static int tend(struct back *b, struct err *e)
 {
@@ -173,14 +207,13 @@ static int tend(struct back *b, struct err *e)
     if (!b->facts && mono_ms() < b->next_connect)
         return 0;
     if (look(b, e) == 0) {
-        b->troubled = false;
+        set_trouble(b, NULL);
         return 0;
     }
-    if (!b->troubled && e->class != ERR_STOPPED)
+    if (set_trouble(b, e) && e->class != ERR_STOPPED)
         log_err(LOG_WARN, "run", "way-back-will-retry", e);
-    b->troubled = true;
     /* Another process has taken the stages over: ours end, and may come back when it has gone. */
-    if (e->class == ERR_FENCED)
+    if (e->class == ERR_FENCED && !b->hangs)
         stop_stages(b);
     b->next_connect = mono_ms() + RECONNECT_MS;
     disconnect(b);
@@ -219,10 +252,17 @@ void back_init(struct back *b, const struct migration *m, unsigned stages)
 
 bool back_is_well(struct back *b, char *why, size_t size)
 {
+    int64_t since;
     bool well;
 
     pthread_mutex_lock(&b->lock);
     well = stages_are_well(b->stages, b->n, " of the way back", why, size);
+    since = b->trouble_since;
+    if (well && since && mono_ms() - since >= STAGE_UNWELL_MS) {
+        snprintf(why, size, "tending the way back has been failing for %lld s: %.400s",
+                 (long long)(mono_ms() - since) / 1000, b->trouble.msg);
+        well = false;
+    }
     pthread_mutex_unlock(&b->lock);
     return well;
 }

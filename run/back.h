@@ -21,14 +21,15 @@ struct back {
     int64_t next_look;
     int64_t next_status;
     int64_t next_connect;
-    bool troubled;
-    bool hangs; /* a stage did not end: none is begun any more */
+    bool hangs; /* stages were asked to end and have not: none is begun until they have */
 
     pthread_t thread; /* tends them: a source that hangs must not hold up what runs on the target */
     bool started;
     atomic_bool quit;
-    pthread_mutex_t lock; /* for what follows */
-    struct err error;     /* a stage is over */
+    pthread_mutex_t lock;  /* for what follows */
+    struct err error;      /* a stage is over */
+    struct err trouble;    /* what ails the tending itself */
+    int64_t trouble_since; /* mono_ms; 0: nothing does */
 };
 
 /* b must outlive the process's threads. */

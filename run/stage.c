@@ -22,7 +22,6 @@
 #define LEASE_NAP_MS 50
 /* A worker or the conductor may lose a claim once in a while; not all the time. */
 #define FENCED_TRIES 20
-#define UNWELL_MS 30000
 #define STACK_BYTES ((size_t)1024 * 1024)
 
 /* ---- the four stages ---- */
@@ -190,7 +189,7 @@ bool stages_are_well(struct stage *stages, size_t n, const char *of, char *why, 
         int64_t since;
 
         stage_trouble(&stages[i], &trouble, &since);
-        if (!since || mono_ms() - since < UNWELL_MS)
+        if (!since || mono_ms() - since < STAGE_UNWELL_MS)
             continue;
         snprintf(why, size, "%s%s has been failing for %lld s: %.400s", stages[i].ops->name, of,
                  (long long)(mono_ms() - since) / 1000, trouble.msg);

@@ -8,6 +8,10 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+/* What has been failing for longer than this, longer than a restart of a server takes, is not well.
+ */
+#define STAGE_UNWELL_MS 30000
+
 /* Which lease a stage needs to step. */
 enum stage_lease {
     STAGE_FREE,     /* none */
@@ -67,9 +71,9 @@ bool thread_join(pthread_t thread, int64_t deadline);
 bool stage_join(struct stage *s, int64_t deadline);
 /* Bytes copied so far. */
 uint64_t stage_bytes(struct stage *s);
-/* A copy of its present trouble; true if that is final. */
-/* False: one of them has been failing for longer than a restart of a server takes; why: which. */
+/* False: one of them has been failing for longer than STAGE_UNWELL_MS; why: which. */
 bool stages_are_well(struct stage *stages, size_t n, const char *of, char *why, size_t size);
+/* A copy of its present trouble; true if that is final. */
 bool stage_trouble(struct stage *s, struct err *out, int64_t *since_ms);
 
 /* Is this class of error worth another try in this stage? (pure) */

@@ -161,5 +161,13 @@ int my_change_run(struct my_db *db, const struct change *c, uint64_t *affected, 
 
 int my_apply_row(struct db *base, const struct change *c, uint64_t *affected, struct err *e)
 {
-    return my_change_run(my_db_from(base), c, affected, e);
+    struct my_db *db = my_db_from(base);
+    int timeout_ms = db->timeout_ms;
+    int rc;
+
+    if (timeout_ms < DB_WHOLE_TABLE_MS && changes_scan(&c, 1))
+        db->timeout_ms = DB_WHOLE_TABLE_MS;
+    rc = my_change_run(db, c, affected, e);
+    db->timeout_ms = timeout_ms;
+    return rc;
 }

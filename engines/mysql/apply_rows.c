@@ -244,18 +244,22 @@ int my_apply_rows(struct db *base, const struct change *const *changes, size_t n
 {
     struct walk w = {.db = my_db_from(base), .changes = changes, .n = n, .affected = affected};
     struct err own = {0};
+    int timeout_ms = w.db->timeout_ms;
     struct buf sql;
     int rc = 0;
 
     if (!e)
         e = &own;
     buf_init(&sql, BUF_MAX_ROW);
+    if (timeout_ms < DB_WHOLE_TABLE_MS && changes_scan(changes, n))
+        w.db->timeout_ms = DB_WHOLE_TABLE_MS;
     while (rc == 0 && w.done < n && (rc = stop_check(e)) == 0)
         rc = step(&w, &sql, e);
     if (rc < 0 && w.done < n)
         err_wrap(e, "%s of %s", change_op_name(changes[w.done]->op),
                  table_label(changes[w.done]->table));
     *failed = w.done;
+    w.db->timeout_ms = timeout_ms;
     buf_release(&sql);
     arena_release(&w.a);
     return rc;

@@ -14,6 +14,7 @@ const struct engine engine_mysql = {
     .begin = my_begin,
     .commit = my_commit,
     .rollback = my_rollback,
+    .limit_idle = my_limit_idle,
     .savepoint = my_savepoint,
     .rollback_to = my_rollback_to,
     .clock_ms = my_clock_ms,

@@ -42,7 +42,8 @@ struct my_db {
     int version;                 /* 101119, 90704 */
     size_t max_packet;           /* the server's max_allowed_packet */
     bool in_txn;
-    bool broken; /* a wait was given up or the connection was lost: close it */
+    bool idle_limited; /* until the transaction ends */
+    bool broken;       /* a wait was given up or the connection was lost: close it */
     bool has_savepoint;
     bool has_origin; /* a row of lockstep.origin is this connection's */
     bool holds_schema_lock;
@@ -131,6 +132,7 @@ int my_binlog_number(const char *name, uint64_t *out);
 int my_open(const struct db_options *o, struct db **out, struct err *e);
 void my_close(struct db *db);
 int my_begin(struct db *db, struct err *e);
+int my_limit_idle(struct db *db, int ms, struct err *e);
 int my_commit(struct db *db, struct err *e);
 int my_rollback(struct db *db, struct err *e);
 int my_savepoint(struct db *db, struct err *e);

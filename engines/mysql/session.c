@@ -16,6 +16,7 @@
 
 #define CONNECT_TIMEOUT_MS 10000
 #define HANDSHAKE_MS 5000
+#define MY_WAIT_TIMEOUT "28800"
 #define COMMIT_STOP_GRACE_MS 5000
 #define CLIENT_MAX_PACKET (1024UL * 1024 * 1024)
 
@@ -208,8 +209,7 @@ static const char common_settings[] =
     " autocommit = 1, completion_type = 0, sql_auto_is_null = 0, sql_safe_updates = 0,"
     " sql_big_selects = 1, sql_select_limit = DEFAULT, unique_checks = 1,"
     " group_concat_max_len = 1048576, max_sort_length = 16384,"
-    " sort_buffer_size = 2097152, wait_timeout = 28800, "
-    "net_read_timeout = 600,"
+    " sort_buffer_size = 2097152, wait_timeout = " MY_WAIT_TIMEOUT ", net_read_timeout = 600,"
     " net_write_timeout = 600";
 
 static const char maria_settings[] =
@@ -421,6 +421,22 @@ int my_begin(struct db *base, struct err *e)
     return -1;
 }
 
+int my_limit_idle(struct db *base, int ms, struct err *e)
+{
+    struct my_db *db = my_db_from(base);
+
+    db->idle_limited = true;
+    return my_execf(db, e, "SET SESSION wait_timeout = %d", (ms + 999) / 1000);
+}
+
+/* What fails here is met again with the next statement. */
+static void unlimit_idle(struct my_db *db)
+{
+    if (db->idle_limited && !db->broken)
+        (void)my_execf(db, NULL, "SET SESSION wait_timeout = " MY_WAIT_TIMEOUT);
+    db->idle_limited = false;
+}
+
 /* Errors of a COMMIT that are the server's word that nothing was committed. */
 static bool told_rolled_back(unsigned code)
 {
@@ -447,6 +463,7 @@ int my_commit(struct db *base, struct err *e)
     if (rc == 0)
         return my_give_up(db, ERR_UNKNOWN, "the server does not answer a COMMIT in time", e);
     if (op.rc == 0) {
+        unlimit_idle(db);
         /* A failure to renew is met again, and reported, at the next begin. */
         (void)my_renew(db, NULL);
         return 0;
@@ -471,6 +488,7 @@ int my_rollback(struct db *base, struct err *e)
     if (my_execf(db, e, "ROLLBACK") != 0)
         return -1;
     db->in_txn = false;
+    unlimit_idle(db);
     (void)my_renew(db, NULL);
     return 0;
 }

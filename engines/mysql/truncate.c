@@ -3,8 +3,6 @@
  * them, and it restarts no AUTO_INCREMENT; the cutover sets them all. */
 #include "engines/mysql/my.h"
 
-#define DELETE_TIMEOUT_MS (60 * 60 * 1000)
-
 int my_truncate(struct db *base, const struct table *const *tables, size_t n, bool restart,
                 struct err *e)
 {
@@ -18,8 +16,8 @@ int my_truncate(struct db *base, const struct table *const *tables, size_t n, bo
     /* Rows that refer to deleted ones are the stream's business, whatever the session is for. */
     if (db->use != DB_APPLY && db->use != DB_LOAD)
         rc = my_execf(db, e, "SET SESSION foreign_key_checks = 0");
-    if (timeout_ms < DELETE_TIMEOUT_MS)
-        db->timeout_ms = DELETE_TIMEOUT_MS;
+    if (timeout_ms < DB_WHOLE_TABLE_MS)
+        db->timeout_ms = DB_WHOLE_TABLE_MS;
     for (size_t i = 0; rc == 0 && i < n; i++) {
         const struct table *there = table_there(tables[i]);
 

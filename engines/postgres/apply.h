@@ -57,6 +57,8 @@ bool pg_statement_of(struct pg_statement *st, const struct change *c);
 /* Puts in front of e what was being done; where the server does not say which column's value it
  * refuses (a NUL character in a text), names it. Returns -1. */
 int pg_change_failed(const struct change *c, struct err *e);
+/* Raises db->timeout_ms if one of the changes needs it; the caller sets it back. */
+void pg_be_patient(struct pg_db *db, const struct change *const *changes, size_t n);
 struct pg_params pg_statement_params(const struct pg_statement *st);
 /* SET CONSTRAINTS ALL DEFERRED, once a transaction: a legal history may pass through rows that only
  * its end makes legal. */

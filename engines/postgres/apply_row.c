@@ -430,9 +430,16 @@ int pg_change_failed(const struct change *c, struct err *e)
     return err_wrap(e, "%s of %s", change_op_name(c->op), table_label(c->table));
 }
 
+void pg_be_patient(struct pg_db *db, const struct change *const *changes, size_t n)
+{
+    if (db->timeout_ms >= 0 && db->timeout_ms < DB_WHOLE_TABLE_MS && changes_scan(changes, n))
+        db->timeout_ms = DB_WHOLE_TABLE_MS;
+}
+
 int pg_apply_row(struct db *base, const struct change *c, uint64_t *affected, struct err *e)
 {
     struct pg_db *db = pg_db_from(base);
+    int timeout_ms = db->timeout_ms;
     int rc = 0;
 
     *affected = 0;
@@ -442,7 +449,9 @@ int pg_apply_row(struct db *base, const struct change *c, uint64_t *affected, st
         return -1;
     if (c->after)
         rc = pg_form_check(c->table, (const struct row *const *)&c->after, 1, e);
+    pg_be_patient(db, &c, 1);
     if (rc == 0)
         rc = run_change(db, c, affected, e);
+    db->timeout_ms = timeout_ms;
     return rc < 0 ? pg_change_failed(c, e) : 0;
 }

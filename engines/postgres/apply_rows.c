@@ -214,10 +214,12 @@ int pg_apply_rows(struct db *base, const struct change *const *changes, size_t n
                   uint64_t *affected, size_t *failed, struct err *e)
 {
     struct pipeline *p = calloc(1, sizeof(*p));
+    int timeout_ms = pg_db_from(base)->timeout_ms;
     int rc;
 
     invariant(p != NULL);
     p->db = pg_db_from(base);
+    pg_be_patient(p->db, changes, n);
     p->changes = changes;
     p->affected = affected;
     pg_statement_init(&p->st);
@@ -227,6 +229,7 @@ int pg_apply_rows(struct db *base, const struct change *const *changes, size_t n
     if (close_pipeline(p, rc == 0 ? e : NULL) < 0)
         rc = -1;
     *failed = p->answered;
+    p->db->timeout_ms = timeout_ms;
     pg_statement_release(&p->st);
     free(p);
     return rc;

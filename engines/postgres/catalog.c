@@ -168,7 +168,7 @@ static const char columns_sql[] =
     "   FROM pg_database d WHERE d.datname = current_database())"
     "  ELSE coalesce(co.collname IN ('C', 'POSIX') AND co.collnamespace = "
     "'pg_catalog'::regnamespace,"
-    "   false) END"
+    "   false) END, a.xmin::text"
     " FROM pg_attribute a JOIN base b ON b.typ = a.atttypid"
     " JOIN pg_type t ON t.oid = b.oid AND t.typtype <> 'd'"
     " LEFT JOIN pg_collation co ON co.oid = a.attcollation"
@@ -217,6 +217,8 @@ static void column_fill(const PGresult *res, int i, struct arena *a, struct colu
     uint32_t oid = (uint32_t)strtoul(PQgetvalue(res, i, 5), NULL, 10);
     int64_t typmod = pg_int(res, i, 8);
 
+    c->number = (uint32_t)pg_int(res, i, 1);
+    c->stamp = (uint32_t)strtoul(PQgetvalue(res, i, 13), NULL, 10);
     c->name = arena_strdup(a, PQgetvalue(res, i, 2));
     c->source_type = arena_strdup(a, PQgetvalue(res, i, 3));
     c->cast_type = arena_strdup(a, PQgetvalue(res, i, 4));
@@ -329,6 +331,31 @@ static int keys(struct pg_db *db, const struct table_list *list, struct table **
     }
     PQclear(res);
     return rc;
+}
+
+/* ---- one of them ---- */
+
+int pg_table_columns(struct pg_db *db, uint32_t id, struct arena *a, struct table_list *out,
+                     struct err *e)
+{
+    char oid[16];
+    const char *values[] = {oid};
+    struct table *t = arena_zalloc(a, sizeof(*t));
+    PGresult *res;
+
+    snprintf(oid, sizeof(oid), "%u", id);
+    res = pg_query(db, "SELECT coalesce(pg_relation_filenode($1::oid)::bigint, 0)", 1, values, e);
+    if (!res)
+        return -1;
+    t->id = id;
+    t->filenode = (uint64_t)pg_int(res, 0, 0);
+    PQclear(res);
+    out->v = arena_memdup(a, &t, sizeof(struct table *));
+    out->n = 1;
+    if (columns(db, out, out->v, a, e) < 0)
+        return err_wrap(e, "reading the catalog");
+    out->n = t->ncolumns > 0;
+    return 0;
 }
 
 /* ---- all of it ---- */

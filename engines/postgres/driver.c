@@ -13,6 +13,7 @@ const struct engine engine_postgres = {
     .begin = pg_begin,
     .commit = pg_commit,
     .rollback = pg_rollback,
+    .limit_idle = pg_limit_idle,
     .savepoint = pg_savepoint,
     .rollback_to = pg_rollback_to,
     .clock_ms = pg_clock_ms,

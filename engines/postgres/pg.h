@@ -64,6 +64,7 @@ int pg_connect(const struct db_options *o, const char *label, bool replication, 
 int pg_open(const struct db_options *o, struct db **out, struct err *e);
 void pg_close(struct db *db);
 int pg_begin(struct db *db, struct err *e);
+int pg_limit_idle(struct db *db, int ms, struct err *e);
 int pg_commit(struct db *db, struct err *e);
 int pg_rollback(struct db *db, struct err *e);
 int pg_savepoint(struct db *db, struct err *e);
@@ -165,6 +166,10 @@ int pg_unfit_values(struct db *db, const struct table_def *def, const struct ver
                     struct arena *a, struct findings *out, struct err *e);
 int pg_schema_render(const struct schema_def *def, bool native, struct arena *a,
                      struct schema_steps *out, struct err *e);
+
+/* Columns and filenode of the table `id` as it is now; out->n 0: there is none. */
+int pg_table_columns(struct pg_db *db, uint32_t id, struct arena *a, struct table_list *out,
+                     struct err *e);
 
 /* catalog.c, check.c, schema*.c */
 int pg_tables(struct db *db, const struct selection *s, struct arena *a, struct table_list *out,

@@ -248,6 +248,8 @@ int relations_take(struct relations *rs, const struct pgo_relation *r,
         *reason = compare_names(rel->table, r, place, scratch);
         if (!*reason && compare_types(rel, r, place, asker, scratch, reason, e) < 0)
             return -1;
+        if (!*reason && asker->rewritten(asker->arg, rel->table, scratch, reason, e) < 0)
+            return -1;
     }
     if (*reason) {
         (*out)->unfit = true;

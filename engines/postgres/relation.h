@@ -43,11 +43,15 @@ struct relation *relations_find(struct relations *rs, uint32_t id);
 /* Is a planned table a leaf of this partitioned table ("public.orders")? */
 bool relations_has_root(const struct relations *rs, const char *root);
 
-/* Asks the server for the names of types. */
+/* Asks the server for the names of types, and for the reason why a table's rows are not those that
+ * were planned though its RELATION is (NULL: they are). */
 typedef int relation_types_fn(void *arg, const struct pgo_relation *r, struct arena *a,
                               const char **names, struct err *e);
+typedef int relation_rewritten_fn(void *arg, const struct table *planned, struct arena *a,
+                                  const char **reason, struct err *e);
 struct relation_asker {
     relation_types_fn *types;
+    relation_rewritten_fn *rewritten;
     void *arg;
 };
 

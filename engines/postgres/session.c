@@ -335,6 +335,11 @@ bool pg_in_transaction(const struct pg_db *db)
     "BEGIN; INSERT INTO lockstep.origin AS o VALUES ('%s', pg_backend_pid(), 1)"                   \
     " ON CONFLICT (migration, connection) DO UPDATE SET n = o.n + 1"
 
+int pg_limit_idle(struct db *base, int ms, struct err *e)
+{
+    return pg_execf(pg_db_from(base), e, "SET LOCAL idle_in_transaction_session_timeout = %d", ms);
+}
+
 int pg_begin(struct db *base, struct err *e)
 {
     struct pg_db *db = pg_db_from(base);

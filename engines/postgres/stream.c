@@ -40,6 +40,11 @@
 #define POLL_SLICE_MS 50
 /* How much longer than asked for a call may go on while nothing of what comes is told. */
 #define SILENT_MS 50
+/* How long a transaction that the log has may stay invisible to others, and how often that is
+ * asked.
+ */
+#define VISIBLE_MS 10000
+#define VISIBLE_NAP_MS 10
 #define HEADER_SIZE 25 /* of an XLogData message: 'w', start, end, time */
 /* After a large row the connection is renewed; for one below HUGE_ROW not more often than this,
  * since the server has to find its place in the log again. */
@@ -328,6 +333,23 @@ static int ask_types(void *arg, const struct pgo_relation *r, struct arena *a, c
     return rc;
 }
 
+/* The log tells of no row that ALTER TABLE has rewritten, and a RELATION behind it can be the same
+ * as before: only the catalog knows. It is read as it is now, so it may tell of an ALTER that the
+ * stream has yet to come to; the table would park there anyway. */
+static int ask_rewritten(void *arg, const struct table *planned, struct arena *a,
+                         const char **reason, struct err *e)
+{
+    struct stream *s = arg;
+    struct table_list one;
+
+    *reason = NULL;
+    if (open_sql(s, e) < 0 || pg_table_columns(s->sql, planned->id, a, &one, e) < 0)
+        return -1;
+    if (one.n)
+        *reason = table_rewritten(planned, one.v[0], a);
+    return 0;
+}
+
 /* Says, once a transaction, that changes of a relation are left out. 1: *out is the event; 0. */
 static int tell(struct stream *s, uint32_t id, struct event *out)
 {
@@ -341,46 +363,80 @@ static int tell(struct stream *s, uint32_t id, struct event *out)
     return 1;
 }
 
+/* *out: the root of the partition `id`, in the change's arena; NULL: it is none. The log is ahead
+ * of what others see: the transaction that made the partition and filled it can be read here while
+ * no snapshot has it yet. What the catalog does not have only counts once it shows the transaction.
+ */
+static int ask_root(struct stream *s, uint32_t id, const char **out, struct err *e)
+{
+    int64_t deadline = mono_ms() + VISIBLE_MS;
+    char oid[16];
+    char xid[24];
+    const char *values[] = {oid, xid};
+
+    snprintf(oid, sizeof(oid), "%" PRIu32, id);
+    snprintf(xid, sizeof(xid), "%" PRIu64, s->txn.xid);
+    *out = NULL;
+    for (;;) {
+        bool visible;
+        PGresult *res = pg_query(
+            s->sql,
+            "SELECT pg_visible_in_snapshot($2::xid8, pg_current_snapshot()), (SELECT n.nspname"
+            " || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+            " WHERE c.oid = pg_partition_root($1::oid))",
+            2, values, e);
+
+        if (!res)
+            return -1;
+        visible = pg_bool(res, 0, 0);
+        if (!PQgetisnull(res, 0, 1))
+            *out = arena_strdup(&s->change, PQgetvalue(res, 0, 1));
+        PQclear(res);
+        if (*out || visible)
+            return 0;
+        if (mono_ms() > deadline)
+            break;
+        if (stop_check(e) < 0)
+            return -1;
+        nap_ms(VISIBLE_NAP_MS);
+    }
+    err_set(e, ERR_RETRY,
+            "transaction %s is in the log and not yet visible, so that it is not known "
+            "whether a table that it writes to is a new partition",
+            xid);
+    return err_hint(e, "it may wait for a synchronous standby (synchronous_standby_names)");
+}
+
 /* A relation that is not in the plan: a partition made since, of a planned root, whose rows have
  * nowhere to go. Others do not concern us. */
 static int on_unplanned(struct stream *s, const struct pgo_relation *r, struct event *out,
                         struct err *e)
 {
-    char id[16];
-    const char *values[] = {id};
+    const char *root;
     struct table *t;
-    PGresult *res;
 
     if (relations_left_out(&s->relations, r->id))
         return tell(s, r->id, out);
-    snprintf(id, sizeof(id), "%u", r->id);
-    if (open_sql(s, e) < 0)
+    if (open_sql(s, e) < 0 || ask_root(s, r->id, &root, e) < 0)
         return -1;
-    res = pg_query(s->sql,
-                   "SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n"
-                   " ON n.oid = c.relnamespace WHERE c.oid = pg_partition_root($1::oid)",
-                   1, values, e);
-    if (!res)
-        return -1;
-    if (PQntuples(res) == 1 && relations_has_root(&s->relations, PQgetvalue(res, 0, 0))) {
+    if (root && relations_has_root(&s->relations, root)) {
         t = arena_zalloc(&s->life, sizeof(*t));
         t->id = r->id;
         t->schema = arena_strdup(&s->life, r->schema);
         t->name = arena_strdup(&s->life, r->name);
-        t->root = arena_strdup(&s->life, PQgetvalue(res, 0, 0));
+        t->root = arena_strdup(&s->life, root);
         relations_leave_out(&s->relations, r->id, t,
                             arena_printf(&s->change,
                                          "it has a partition %s.%s that was not planned", r->schema,
                                          r->name));
     }
-    PQclear(res);
     return tell(s, r->id, out);
 }
 
 static int on_relation(struct stream *s, const struct pgo_relation *r, struct event *out,
                        struct err *e)
 {
-    struct relation_asker asker = {.types = ask_types, .arg = s};
+    struct relation_asker asker = {.types = ask_types, .rewritten = ask_rewritten, .arg = s};
     const char *reason;
     struct relation *rel;
     int rc = relations_take(&s->relations, r, &asker, &s->change, &rel, &reason, e);

@@ -7,8 +7,6 @@
  * of a transaction under way outlives it. */
 #include "engines/postgres/pg.h"
 
-#define DELETE_TIMEOUT_MS (60 * 60 * 1000)
-
 static void add_tables(struct buf *sql, const struct table *const *tables, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
@@ -66,8 +64,8 @@ static int delete_all(struct pg_db *db, const struct table *const *tables, size_
     add_tables(&sql, tables, n);
     buf_adds(&sql, " IN SHARE ROW EXCLUSIVE MODE");
     rc = run(db, &sql, e);
-    if (timeout_ms >= 0 && timeout_ms < DELETE_TIMEOUT_MS)
-        db->timeout_ms = DELETE_TIMEOUT_MS;
+    if (timeout_ms >= 0 && timeout_ms < DB_WHOLE_TABLE_MS)
+        db->timeout_ms = DB_WHOLE_TABLE_MS;
     for (size_t i = 0; rc == 0 && i < n; i++) {
         buf_reset(&sql, BUF_MAX_TEXT);
         buf_adds(&sql, "DELETE FROM");

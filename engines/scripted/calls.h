@@ -20,6 +20,7 @@ int scripted_control_exists(struct db *db, bool *out, struct err *e);
 int scripted_open(const struct db_options *o, struct db **out, struct err *e);
 void scripted_close(struct db *db);
 int scripted_begin(struct db *db, struct err *e);
+int scripted_limit_idle(struct db *db, int ms, struct err *e);
 int scripted_commit(struct db *db, struct err *e);
 int scripted_rollback(struct db *db, struct err *e);
 int scripted_savepoint(struct db *db, struct err *e);

@@ -23,6 +23,7 @@ const struct engine engine_scripted = {
     .begin = scripted_begin,
     .commit = scripted_commit,
     .rollback = scripted_rollback,
+    .limit_idle = scripted_limit_idle,
     .savepoint = scripted_savepoint,
     .rollback_to = scripted_rollback_to,
     .clock_ms = scripted_clock_ms,

@@ -130,6 +130,13 @@ int scripted_rollback(struct db *db, struct err *e)
     return conn_enter(c, e);
 }
 
+/* No process of a simulation stands still inside of a call. */
+int scripted_limit_idle(struct db *db, int ms, struct err *e)
+{
+    (void)ms;
+    return conn_enter(conn_of(db), e) < 0 ? -1 : 0;
+}
+
 int scripted_savepoint(struct db *db, struct err *e)
 {
     struct conn *c = conn_of(db);

@@ -157,6 +157,32 @@ static void writes_go_with_their_transaction(void **state)
     my_close(b);
 }
 
+/* A process that stands still loses what it has locked; one that goes on keeps its session. */
+static void who_stands_still_holds_no_lock(void **state)
+{
+    struct db *a = installed();
+    struct db *b = test_open(test_uri(NULL, ROLE), DB_CONTROL);
+    struct err e = {0};
+    struct fact f;
+
+    assert_int_equal(put(a, "x", FACT_ABSENT, 1), 1);
+    assert_ok(my_begin(a, &e));
+    assert_ok(my_limit_idle(a, 1000, &e));
+    assert_int_equal(my_fact_get(a, "kind", "x", true, &f, &e), 1);
+    json_decref(f.body);
+    assert_ok(my_commit(a, &e));
+    nap_ms(2500);
+    assert_ok(my_begin(a, &e));
+    assert_ok(my_limit_idle(a, 1000, &e));
+    assert_int_equal(my_fact_get(a, "kind", "x", true, &f, &e), 1);
+    json_decref(f.body);
+    /* b waits for the lock until a's session ends, not until its own time is over. */
+    assert_int_equal(put(b, "x", 1, 2), 1);
+    assert_int_equal(my_fact_get(a, "kind", "x", false, &f, &e), -1);
+    my_close(a);
+    my_close(b);
+}
+
 static void installs_and_removes(void **state)
 {
     struct db *db = installed();
@@ -387,6 +413,7 @@ int main(void)
         cmocka_unit_test(compares_and_sets),
         cmocka_unit_test(keeps_bodies_as_they_are),
         cmocka_unit_test(writes_go_with_their_transaction),
+        cmocka_unit_test(who_stands_still_holds_no_lock),
         cmocka_unit_test(installs_and_removes),
         cmocka_unit_test(a_missing_right_is_named),
         cmocka_unit_test(tells_who_and_where_it_is),

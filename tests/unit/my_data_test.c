@@ -502,6 +502,37 @@ static void one_of_the_equal(void **state)
     my_close(db);
 }
 
+/* Without a key each change reads the whole table: that takes longer than other statements may. */
+static void a_keyless_change_takes_its_time(void **state)
+{
+    struct arena a = ARENA_INIT;
+    struct db *db = test_open(test_uri(NULL, NULL), DB_CONTROL);
+    struct column columns[] = {column_of("id", "int", TYPE_INT32),
+                               column_of("v", "varchar(20)", TYPE_TEXT)};
+    struct table *t = table_of(&a, "slow", columns, 2, 0);
+    struct change c = {
+        .op = OP_UPDATE, .table = t, .before = ROW(&a, "1", "a"), .after = ROW(&a, "1", "b")};
+    struct change back = {
+        .op = OP_UPDATE, .table = t, .before = ROW(&a, "1", "b"), .after = ROW(&a, "1", "a")};
+    const struct change *one = &back;
+    struct err e = {0};
+    uint64_t n;
+    size_t failed;
+
+    test_sql(db, "DROP TABLE IF EXISTS " DATABASE ".slow; CREATE TABLE " DATABASE
+                 ".slow (id int, v varchar(20)); INSERT INTO " DATABASE ".slow VALUES (1, 'a');"
+                 "CREATE TRIGGER " DATABASE ".nap BEFORE UPDATE ON " DATABASE
+                 ".slow FOR EACH ROW SET @nap = SLEEP(1.5)");
+    my_db_from(db)->timeout_ms = 500;
+    assert_ok(my_apply_row(db, &c, &n, &e));
+    assert_int_equal(n, 1);
+    assert_ok(my_apply_rows(db, &one, 1, &n, &failed, &e));
+    assert_int_equal(n, 1);
+    assert_int_equal(my_db_from(db)->timeout_ms, 500);
+    arena_release(&a);
+    my_close(db);
+}
+
 /* ---- cuts and scans ---- */
 
 static void a_cut_is_exact(void **state)
@@ -573,6 +604,7 @@ int main(void)
         cmocka_unit_test(sets_meet_rows),
         cmocka_unit_test(unique_values_may_swap),
         cmocka_unit_test(one_of_the_equal),
+        cmocka_unit_test(a_keyless_change_takes_its_time),
         cmocka_unit_test(a_cut_is_exact),
         cmocka_unit_test(scans_stay_in_their_view),
     };

@@ -158,6 +158,29 @@ static void savepoints_replace_each_other(void **state)
     pg_close(db);
 }
 
+/* A process that stands still loses what it has locked; one that goes on keeps its session. */
+static void who_stands_still_holds_no_lock(void **state)
+{
+    struct db *a = open_role(DB_CONTROL);
+    struct db *b = open_role(DB_CONTROL);
+    struct err e = {0};
+
+    test_sql(a, "CREATE TABLE public.still AS SELECT 1 AS i");
+    assert_ok(pg_begin(a, &e));
+    assert_ok(pg_limit_idle(a, 300, &e));
+    test_sql(a, "UPDATE public.still SET i = 2");
+    assert_ok(pg_commit(a, &e));
+    assert_ok(pg_begin(a, &e));
+    nap_ms(1000);
+    test_sql(a, "UPDATE public.still SET i = 3");
+    assert_ok(pg_limit_idle(a, 300, &e));
+    test_sql(b, "UPDATE public.still SET i = 4");
+    assert_string_equal(test_value(b, "SELECT i FROM public.still"), "4");
+    assert_int_equal(pg_exec(pg_db_from(a), "UPDATE public.still SET i = 5", &e), -1);
+    pg_close(a);
+    pg_close(b);
+}
+
 static void *install_main(void *arg)
 {
     struct db *db = open_role(DB_CONTROL);
@@ -459,6 +482,7 @@ int main(void)
         cmocka_unit_test(a_wait_without_answer_ends_by_itself),
         cmocka_unit_test(a_commit_that_fails_is_told_apart),
         cmocka_unit_test(savepoints_replace_each_other),
+        cmocka_unit_test(who_stands_still_holds_no_lock),
         cmocka_unit_test(control_is_installed_once_by_many),
         cmocka_unit_test(facts_compare_and_set),
         cmocka_unit_test(control_goes_with_the_last_migration),

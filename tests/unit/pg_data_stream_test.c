@@ -2,6 +2,8 @@
  * trap of a commit that is in the log and not yet visible. */
 #include "tests/unit/pg_data_support.h"
 
+#include <pthread.h>
+
 #define SOURCE "data_stream_test"
 #define TABLES 6
 
@@ -437,6 +439,66 @@ static void test_visibility_trap(void **state)
     pg_close(reader);
 }
 
+static void *standby_gone(void *arg)
+{
+    nap_ms(700);
+    test_sql(arg, "ALTER SYSTEM RESET synchronous_standby_names");
+    test_sql(arg, "SELECT pg_reload_conf()");
+    return NULL;
+}
+
+static void take_partition(void)
+{
+    struct event event;
+
+    do {
+        assert_int_equal(next_event().kind, EVENT_BEGIN);
+        event = next_event();
+    } while (event.kind == EVENT_COMMIT); /* what made the log durable for a chunk */
+    assert_int_equal(event.kind, EVENT_TABLE);
+    assert_string_equal(event.table->root, "s.part");
+    event = next_event();
+    assert_int_equal(event.kind, EVENT_COMMIT);
+    last = event.txn.next;
+}
+
+/* A partition that is made and filled in a transaction which the log has and no catalog shows yet:
+ * its rows must not be taken for those of a table that does not concern us. */
+static void test_invisible_partition(void **state)
+{
+    struct db *super = test_open(test_uri(SOURCE, NULL), DB_CONTROL);
+    struct db *writer = test_open(test_uri(SOURCE, ROLE), DB_CONTROL);
+    struct err e = {0};
+    pthread_t thread;
+    int64_t began;
+
+    test_sql(writer, "SET synchronous_commit = on");
+    test_sql(super, "ALTER SYSTEM SET synchronous_standby_names = 'absent'");
+    test_sql(super, "SELECT pg_reload_conf()");
+    for (int i = 1;; i++) {
+        char sql[200];
+
+        assert_true(i < 100);
+        snprintf(sql, sizeof sql,
+                 "CREATE TABLE s.late%d PARTITION OF s.part FOR VALUES FROM (%d) TO (%d);"
+                 "INSERT INTO s.part VALUES (%d)",
+                 i, 100 + i, 101 + i, 100 + i);
+        assert_ok(pg_send(pg_db_from(writer), sql, NULL, &e));
+        if (pg_wait_input(pg_db_from(writer), 300, &e) == 0)
+            break;
+        PQclear(pg_collect(pg_db_from(writer), &e));
+        take_partition();
+    }
+    assert_int_equal(pthread_create(&thread, NULL, standby_gone, super), 0);
+    began = mono_ms();
+    take_partition();
+    assert_true(mono_ms() - began >= 500);
+    pthread_join(thread, NULL);
+    PQclear(pg_collect(pg_db_from(writer), &e));
+    pg_close(super);
+    pg_close(writer);
+}
+
 /* The walsender is killed: to be tried again, from the same place, and nothing is missing. */
 static void test_lost_connection(void **state)
 {
@@ -548,6 +610,7 @@ int main(void)
         cmocka_unit_test(test_gap),
         cmocka_unit_test(test_large_row),
         cmocka_unit_test(test_visibility_trap),
+        cmocka_unit_test(test_invisible_partition),
         cmocka_unit_test(test_lost_connection),
         cmocka_unit_test(test_create_is_bounded),
         cmocka_unit_test(test_shapes),
