@@ -60,7 +60,8 @@ static const struct {
                            {"check.crcs", "true"},
                            {"fetch.wait.max.ms", "100"},
                            {"fetch.message.max.bytes", "1048576"},
-                           {"queued.max.messages.kbytes", "4096"}},
+                           {"queued.max.messages.kbytes", "4096"},
+                           {"fetch.queue.backoff.ms", "5"}}, /* not known before 2.2 */
 };
 
 /* ---- what the library says ---- */

@@ -11,6 +11,9 @@
 /* By position in proportion first, then by halves. */
 #define SEARCH_PROPORTIONAL 4
 #define POLL_MS 100
+/* Of the 4 MiB that the library keeps ready (kafka_client.c). */
+#define WAKE_BYTES ((size_t)1024 * 1024)
+#define WAKE_MS 200
 
 /* ---- fetching ---- */
 
@@ -98,6 +101,18 @@ static int fetch_failed(struct kafka_fetch *f, bool *out_of_range, struct err *e
     return kafka_fail(f->client, error, "reading it", e);
 }
 
+/* librdkafka 2.0 stops asking when its queue is full, and does not look at the queue again before
+ * something happens to its connection, or a second has passed; later versions have a setting
+ * (fetch.queue.backoff.ms). A question on that connection is such a thing. */
+static void wake_up(struct kafka_fetch *f)
+{
+    int64_t low;
+    int64_t high;
+
+    f->taken = 0;
+    (void)rd_kafka_query_watermark_offsets(f->client->rk, f->name, 0, &low, &high, WAKE_MS);
+}
+
 int kafka_fetch_next(struct kafka_fetch *f, int timeout_ms, bool *out_of_range, struct err *e)
 {
     int rc;
@@ -105,10 +120,13 @@ int kafka_fetch_next(struct kafka_fetch *f, int timeout_ms, bool *out_of_range, 
     drop_current(f);
     f->message = (struct kafka_message){0};
     *out_of_range = false;
+    if (f->taken >= WAKE_BYTES && !f->at_end)
+        wake_up(f);
     f->current = rd_kafka_consume(f->topic, 0, timeout_ms);
     if (!f->current)
         return kafka_client_check(f->client, e);
     if (f->current->err) {
+        f->at_end = f->current->err == RD_KAFKA_RESP_ERR__PARTITION_EOF;
         rc = fetch_failed(f, out_of_range, e);
         drop_current(f);
         return rc;
@@ -116,6 +134,8 @@ int kafka_fetch_next(struct kafka_fetch *f, int timeout_ms, bool *out_of_range, 
     f->message.offset = f->current->offset;
     f->message.value = f->current->payload;
     f->message.len = f->current->payload ? f->current->len : 0;
+    f->taken += f->message.len;
+    f->at_end = false;
     take_headers(f);
     return 1;
 }

@@ -12,6 +12,8 @@ struct kafka_fetch {
     const char *name;
     bool started;
     rd_kafka_message_t *current;
+    size_t taken;                 /* bytes, since the library was last woken */
+    bool at_end;                  /* no message has come since the partition's end was met */
     struct kafka_message message; /* borrows from current */
 };
 
