@@ -85,7 +85,8 @@ struct column {
     bool generated; /* computed by the server: never written, never compared */
     bool identity_always;
     uint32_t number; /* the catalog's own; a column that is dropped and made again has another */
-    uint32_t stamp;  /* another one whenever the column is altered; both 0: not known */
+    uint32_t stamp;  /* another one whenever the column is altered; both 0: not known (any rewrite
+                        alters one whose default stands in the catalog for rows before it) */
 };
 
 enum replica_identity { IDENTITY_KEY, IDENTITY_FULL, IDENTITY_NONE };

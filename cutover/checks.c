@@ -63,12 +63,12 @@ static int look_shapes(struct cutover *c, struct check_result *out, struct err *
     struct arena a = ARENA_INIT;
     struct table_list planned;
     struct table_list now;
-    struct selection s;
+    /* The user's words name what the original source has. */
+    struct selection s = c->r->back ? (struct selection){0} : c->r->m->selection;
     int rc = -1;
 
     if (shapes_load(c->opening, &a, &planned, e) < 0)
         goto out;
-    select_closing(c, &planned, &a, &s);
     if (c->closing->engine->tables(c->closing, &s, &a, &now, e) < 0)
         goto out;
     rc = answer(out, true, "every table has the shape that was planned");

@@ -273,12 +273,6 @@ enum ahead sequence_ahead(const struct sequence_value *from, const struct sequen
 /* Reads the closing side's, sets those of the opening side that differ, while the row is ours. */
 int sequences_copy(struct cutover *c, struct err *e);
 
-/* What selects the `tables` of the road (and their sequences) on the side that closes: the user's
- * selection names what the original source has; of the other side, which may have other names, the
- * planned tables are named. */
-void select_closing(const struct cutover *c, const struct table_list *tables, struct arena *a,
-                    struct selection *out);
-
 /* ---- digest.c ---- */
 
 /* Connects, while there is time for it. Without a connection there is no digest, and that is said.

@@ -9,8 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The lock is not held for longer than this by one that stands still. */
-#define IDLE_MS 5000
+/* The lock is not held for longer than this by one that stands still. Setting one counter, on a
+ * connection of its own, may take some seconds. */
+#define IDLE_MS 20000
 
 /* What became of one. */
 struct outcome {
@@ -231,9 +232,11 @@ static void note_sequences(struct cutover *c, const struct sequence_list *l,
     note(c, "sequences", all);
 }
 
-void select_closing(const struct cutover *c, const struct table_list *tables, struct arena *a,
-                    struct selection *out)
+/* The user's selection names what the original source has; of the other side, which may have other
+ * names, the planned tables are named. */
+static void select_closing(const struct cutover *c, struct arena *a, struct selection *out)
 {
+    const struct table_list *tables = &c->tables;
     const struct selection *s = &c->r->m->selection;
     const char **labels = arena_zalloc(a, (tables->n + 1) * sizeof(*labels));
     bool other = false;
@@ -263,7 +266,7 @@ int sequences_copy(struct cutover *c, struct err *e)
     struct outcome *done;
     int rc = -1;
 
-    select_closing(c, &c->tables, &a, &closing);
+    select_closing(c, &a, &closing);
     select_opening(c, &a, &opening);
     if (c->closing->engine->sequences(c->closing, &closing, &a, &from, e) < 0 ||
         c->opening->engine->sequences(c->opening, &opening, &a, &there, e) < 0)

@@ -57,14 +57,54 @@ static int install(struct cutover *c, struct err *e)
     return migration_register(db, &from, &to, e);
 }
 
-static int record(struct cutover *c, const struct table_list *tables,
-                  const struct stream_fact *seen, const struct stream_origin *origin, struct err *e)
+/* Runs `work` while the state row is locked and still ours. A coordinator that hung before it may
+ * have a successor that has made a way back since, or switched, so that its applications need it;
+ * and the version of a fact that was deleted and made again does not tell. */
+static int as_holder(struct cutover *c, int (*work)(struct cutover *c, void *arg, struct err *e),
+                     void *arg, struct err *e)
 {
+    struct db *row = c->opening;
+
+    if (!row)
+        return err_set(e, ERR_RETRY, "no connection to the side that opens");
+    if (row->engine->begin(row, e) < 0)
+        return -1;
+    if (state_hold(c, e) == 0 && work(c, arg, e) == 0)
+        return row->engine->commit(row, e);
+    row->engine->rollback(row, NULL);
+    return -1;
+}
+
+static int mark_creating(struct cutover *c, void *seen, struct err *e)
+{
+    return stream_fact_creating(c->closing, seen, e);
+}
+
+/* An earlier way back that was taken away may have left its journal. */
+static int make_room(struct cutover *c, void *seen, struct err *e)
+{
+    struct owned_journal journal;
+
+    if (owned_journal(c->turn, c->closing, &journal, e) < 0 ||
+        journal_remove(&journal.options, e) < 0 || journal_check(&journal.options, false, e) < 0)
+        return -1;
+    return mark_creating(c, seen, e);
+}
+
+struct made {
+    struct table_list tables;
+    struct stream_origin origin;
+    const struct stream_fact *seen;
+};
+
+static int record(struct cutover *c, void *arg, struct err *e)
+{
+    const struct made *made = arg;
     struct db *db = c->closing;
 
     if (db->engine->begin(db, e) < 0)
         return -1;
-    if (way_store(db, tables, seen, origin, e) == 0)
+    if (way_store(db, &made->tables, made->seen, &made->origin, e) == 0)
         return db->engine->commit(db, e);
     db->engine->rollback(db, NULL);
     return -1;
@@ -73,25 +113,19 @@ static int record(struct cutover *c, const struct table_list *tables,
 static int make(struct cutover *c, struct stream_fact *seen, struct err *e)
 {
     struct db_options options = stream_options(c);
-    struct stream_origin origin = {0};
-    struct owned_journal journal;
-    struct table_list tables;
+    struct made made = {.seen = seen};
     bool retry = seen->state == STREAM_CREATING;
     int rc;
 
-    if (way_shapes(c->opening, &c->tables, &c->arena, &tables, e) < 0 || try_apply(c, e) < 0 ||
-        install(c, e) < 0)
+    if (way_shapes(c->opening, &c->tables, &c->arena, &made.tables, e) < 0 || try_apply(c, e) < 0 ||
+        install(c, e) < 0 || as_holder(c, make_room, seen, e) < 0)
         return -1;
-    /* An earlier way back that was taken away may have left its journal. */
-    if (owned_journal(c->turn, c->closing, &journal, e) < 0 ||
-        journal_remove(&journal.options, e) < 0 || journal_check(&journal.options, false, e) < 0 ||
-        stream_fact_creating(c->closing, seen, e) < 0)
-        return -1;
-    rc = c->opening->engine->stream_create(&options, &tables, retry, &c->arena, &origin, e);
+    rc = c->opening->engine->stream_create(&options, &made.tables, retry, &c->arena, &made.origin,
+                                           e);
     if (rc == 0)
-        rc = record(c, &tables, seen, &origin, e);
-    if (origin.holder)
-        origin.holder->engine->close(origin.holder);
+        rc = as_holder(c, record, &made, e);
+    if (made.origin.holder)
+        made.origin.holder->engine->close(made.origin.holder);
     return rc;
 }
 
@@ -120,7 +154,8 @@ static int is_stale(struct cutover *c, bool *out, struct err *e)
         const struct table *t = table_list_find(&made, table_label(now.v[i]));
 
         /* One without an identity was given the whole row when the way was made. */
-        *out = !t || t->id != now.v[i]->id || !table_same_shape(t, now.v[i]);
+        *out = !t || t->id != now.v[i]->id || !table_same_shape(t, now.v[i]) ||
+               table_rewritten(t, now.v[i], &c->arena);
     }
     return 0;
 }
@@ -212,7 +247,7 @@ static int await_stages(struct cutover *c, struct err *e)
 }
 
 /* All of it; a part that is gone is no error. */
-static int remove_way(struct cutover *c, struct err *e)
+static int remove_way(struct cutover *c, void *unused, struct err *e)
 {
     struct db_options options = stream_options(c);
     struct owned_journal journal;
@@ -228,37 +263,20 @@ static int remove_way(struct cutover *c, struct err *e)
     return -1;
 }
 
-/* A coordinator that hung before this may have a successor that has made a way back, or switched,
- * so that its applications need it: it is removed while the state row is locked and still ours. */
-static int remove_ours(struct cutover *c, struct err *e)
-{
-    struct db *row = c->opening;
-
-    if (!row)
-        return err_set(e, ERR_RETRY, "no connection to the side that opens");
-    if (row->engine->begin(row, e) < 0)
-        return -1;
-    if (state_hold(c, e) == 0 && remove_way(c, e) == 0)
-        return row->engine->commit(row, e);
-    row->engine->rollback(row, NULL);
-    return -1;
-}
-
 int turn_forget(struct cutover *c, struct err *e)
 {
     struct stream_fact seen;
-    struct db *db = c->closing;
 
     if (!c->r->way_back)
         return 0;
-    if (!db)
+    if (!c->closing)
         return err_set(e, ERR_RETRY, "no connection to the side that closes");
     if (load_stream(c, &seen, e) < 0)
         return -1;
     if (seen.state == STREAM_NONE)
         return 0;
-    if (state_check(c, e) < 0 || stream_fact_creating(db, &seen, e) < 0 || await_stages(c, e) < 0 ||
-        remove_ours(c, e) < 0)
+    if (as_holder(c, mark_creating, &seen, e) < 0 || await_stages(c, e) < 0 ||
+        as_holder(c, remove_way, NULL, e) < 0)
         return err_wrap(e, "taking the way back away");
     return 0;
 }

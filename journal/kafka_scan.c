@@ -14,6 +14,7 @@
 /* Of the 4 MiB that the library keeps ready (kafka_client.c). */
 #define WAKE_BYTES ((size_t)1024 * 1024)
 #define WAKE_MS 200
+#define BACKS_OFF_SINCE 0x02020000 /* the version that has fetch.queue.backoff.ms */
 
 /* ---- fetching ---- */
 
@@ -120,7 +121,7 @@ int kafka_fetch_next(struct kafka_fetch *f, int timeout_ms, bool *out_of_range, 
     drop_current(f);
     f->message = (struct kafka_message){0};
     *out_of_range = false;
-    if (f->taken >= WAKE_BYTES && !f->at_end)
+    if (f->taken >= WAKE_BYTES && !f->at_end && rd_kafka_version() < BACKS_OFF_SINCE)
         wake_up(f);
     f->current = rd_kafka_consume(f->topic, 0, timeout_ms);
     if (!f->current)

@@ -59,6 +59,7 @@ static void stop_stages(struct back *b)
     int64_t deadline = mono_ms() + LEAVE_MS;
 
     atomic_store(&b->shared.quit, true);
+    b->hangs = false;
     for (size_t i = 0; i < b->n; i++) {
         if (stage_join(&b->stages[i], deadline))
             continue;
@@ -153,8 +154,6 @@ static int look(struct back *b, struct err *e)
 
     if (!b->facts && migration_open_target(&b->m, DB_CONTROL, &b->facts, e) < 0)
         return -1;
-    if (b->hangs)
-        join_late(b);
     if (b->n && !b->hangs && renew(b, e) < 0)
         return -1;
     if (mono_ms() < b->next_look)
@@ -163,6 +162,7 @@ static int look(struct back *b, struct err *e)
     wanted = is_wanted(b, e);
     if (wanted < 0)
         return -1;
+    b->seen = wanted;
     if (b->n && !b->hangs && !wanted) {
         log_event(LOG_INFO, "run", "way-back-ends", "its stream was taken away");
         stop_stages(b);
@@ -192,8 +192,9 @@ static bool set_trouble(struct back *b, const struct err *e)
     bool first;
 
     pthread_mutex_lock(&b->lock);
-    first = e && b->trouble_since == 0;
-    b->trouble_since = !e ? 0 : first ? mono_ms() : b->trouble_since;
+    first = e && b->trouble.class == ERR_NONE;
+    /* Where nobody has seen a way back, that its side cannot be reached is nobody's trouble. */
+    b->trouble_since = !e || !b->seen ? 0 : b->trouble_since ? b->trouble_since : mono_ms();
     b->trouble = e ? *e : (struct err){0};
     pthread_mutex_unlock(&b->lock);
     return first;
@@ -202,7 +203,10 @@ static bool set_trouble(struct back *b, const struct err *e)
 /* -1: over. */
 static int tend(struct back *b, struct err *e)
 {
-    if (check_stages(b, e) < 0)
+    /* What hung is not asked for its errors: it was to end, and may end with any. */
+    if (b->hangs)
+        join_late(b);
+    if (!b->hangs && check_stages(b, e) < 0)
         return -1;
     if (!b->facts && mono_ms() < b->next_connect)
         return 0;

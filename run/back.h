@@ -21,6 +21,7 @@ struct back {
     int64_t next_look;
     int64_t next_status;
     int64_t next_connect;
+    bool seen;  /* there was a way back when it was last looked for */
     bool hangs; /* stages were asked to end and have not: none is begun until they have */
 
     pthread_t thread; /* tends them: a source that hangs must not hold up what runs on the target */

@@ -10,9 +10,12 @@
 
 #include <errmsg.h>
 #include <inttypes.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #define CONNECT_TIMEOUT_MS 10000
 #define HANDSHAKE_MS 5000
@@ -152,6 +155,23 @@ static MYSQL *prepare(const struct my_dial *d, const struct my_uri *u)
     return conn;
 }
 
+/* A server that vanished is noticed by these, also while a statement may take its time. */
+static void keep_alive(int fd)
+{
+    static const struct {
+        int name;
+        int value;
+    } options[] = {
+        {TCP_KEEPIDLE, 10}, {TCP_KEEPINTVL, 5}, {TCP_KEEPCNT, 4}, {TCP_USER_TIMEOUT, 30000}};
+    int on = 1;
+
+    /* A socket of the file system has none of them, and needs none. */
+    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+    for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++)
+        (void)setsockopt(fd, IPPROTO_TCP, options[i].name, &options[i].value,
+                         sizeof(options[i].value));
+}
+
 static int dialled(MYSQL *conn, const struct my_uri *u, const struct my_dial *d, struct err *e)
 {
     struct my_op op = {.step = op_connect, .uri = u};
@@ -166,6 +186,7 @@ static int dialled(MYSQL *conn, const struct my_uri *u, const struct my_dial *d,
     }
     if (op.rc != 0)
         return connect_failed(u, mysql_errno(conn), mysql_error(conn), e);
+    keep_alive(mysql_get_socket(conn));
     if (u->tls >= MY_TLS_REQUIRED && mysql_get_ssl_cipher(conn) == NULL)
         return connect_failed(u, CR_SSL_CONNECTION_ERROR,
                               "TLS is required, and the server does not offer it", e);
@@ -470,8 +491,10 @@ int my_commit(struct db *base, struct err *e)
     }
     bool told = told_rolled_back(mysql_errno(db->conn));
     my_fail(db, NULL, e);
-    if (told)
+    if (told) {
+        unlimit_idle(db);
         return err_wrap(e, "the transaction was rolled back at its commit");
+    }
     db->broken = true;
     e->class = ERR_UNKNOWN;
     return err_wrap(e, "outcome of a commit unknown");

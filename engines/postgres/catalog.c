@@ -168,7 +168,7 @@ static const char columns_sql[] =
     "   FROM pg_database d WHERE d.datname = current_database())"
     "  ELSE coalesce(co.collname IN ('C', 'POSIX') AND co.collnamespace = "
     "'pg_catalog'::regnamespace,"
-    "   false) END, a.xmin::text"
+    "   false) END, CASE WHEN a.atthasmissing THEN '0' ELSE a.xmin::text END"
     " FROM pg_attribute a JOIN base b ON b.typ = a.atttypid"
     " JOIN pg_type t ON t.oid = b.oid AND t.typtype <> 'd'"
     " LEFT JOIN pg_collation co ON co.oid = a.attcollation"

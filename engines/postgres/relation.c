@@ -236,6 +236,7 @@ int relations_take(struct relations *rs, const struct pgo_relation *r,
 {
     struct relation *rel = relations_find(rs, r->id);
     size_t *place = arena_zalloc(scratch, (r->n + 1) * sizeof(*place));
+    bool final = true;
 
     *reason = NULL;
     *out = rel;
@@ -248,8 +249,9 @@ int relations_take(struct relations *rs, const struct pgo_relation *r,
         *reason = compare_names(rel->table, r, place, scratch);
         if (!*reason && compare_types(rel, r, place, asker, scratch, reason, e) < 0)
             return -1;
-        if (!*reason && asker->rewritten(asker->arg, rel->table, scratch, reason, e) < 0)
+        if (!*reason && asker->rewritten(asker->arg, rel->table, scratch, reason, &final, e) < 0)
             return -1;
+        rel->doubt = !final;
     }
     if (*reason) {
         (*out)->unfit = true;

@@ -10,6 +10,7 @@ struct relation {
     const struct table *table;
     bool checked;    /* a RELATION message has been found equal to the plan */
     bool unfit;      /* the last one has not: no changes until one does again */
+    uint64_t doubt;  /* the commit in which the catalog may have been behind the log; 0: none */
     size_t nsent;    /* columns in the log's rows */
     size_t *place;   /* of each of them in table->columns */
     uint32_t *types; /* as checked, so that the same message is not asked about again */
@@ -48,7 +49,7 @@ bool relations_has_root(const struct relations *rs, const char *root);
 typedef int relation_types_fn(void *arg, const struct pgo_relation *r, struct arena *a,
                               const char **names, struct err *e);
 typedef int relation_rewritten_fn(void *arg, const struct table *planned, struct arena *a,
-                                  const char **reason, struct err *e);
+                                  const char **reason, bool *final, struct err *e);
 struct relation_asker {
     relation_types_fn *types;
     relation_rewritten_fn *rewritten;

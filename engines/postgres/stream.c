@@ -333,17 +333,36 @@ static int ask_types(void *arg, const struct pgo_relation *r, struct arena *a, c
     return rc;
 }
 
+/* Do others see the transaction at hand? Its commit can be read here before they do. */
+static int is_visible(struct stream *s, bool *out, struct err *e)
+{
+    char xid[24];
+    const char *values[] = {xid};
+    PGresult *res;
+
+    snprintf(xid, sizeof(xid), "%" PRIu64, s->txn.xid);
+    res = pg_query(s->sql, "SELECT pg_visible_in_snapshot($1::xid8, pg_current_snapshot())", 1,
+                   values, e);
+    if (!res)
+        return -1;
+    *out = pg_bool(res, 0, 0);
+    PQclear(res);
+    return 0;
+}
+
 /* The log tells of no row that ALTER TABLE has rewritten, and a RELATION behind it can be the same
  * as before: only the catalog knows. It is read as it is now, so it may tell of an ALTER that the
- * stream has yet to come to; the table would park there anyway. */
+ * stream has yet to come to; the table would park there anyway. *final: it cannot be that it has
+ * yet to show what this very transaction did. */
 static int ask_rewritten(void *arg, const struct table *planned, struct arena *a,
-                         const char **reason, struct err *e)
+                         const char **reason, bool *final, struct err *e)
 {
     struct stream *s = arg;
     struct table_list one;
 
     *reason = NULL;
-    if (open_sql(s, e) < 0 || pg_table_columns(s->sql, planned->id, a, &one, e) < 0)
+    if (open_sql(s, e) < 0 || is_visible(s, final, e) < 0 ||
+        pg_table_columns(s->sql, planned->id, a, &one, e) < 0)
         return -1;
     if (one.n)
         *reason = table_rewritten(planned, one.v[0], a);
@@ -381,9 +400,12 @@ static int ask_root(struct stream *s, uint32_t id, const char **out, struct err 
         bool visible;
         PGresult *res = pg_query(
             s->sql,
-            "SELECT pg_visible_in_snapshot($2::xid8, pg_current_snapshot()), (SELECT n.nspname"
-            " || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-            " WHERE c.oid = pg_partition_root($1::oid))",
+            "WITH RECURSIVE up(oid) AS (SELECT $1::oid UNION ALL"
+            " SELECT i.inhparent FROM up JOIN pg_inherits i ON i.inhrelid = up.oid)"
+            " SELECT pg_visible_in_snapshot($2::xid8, pg_current_snapshot()), (SELECT n.nspname"
+            " || '.' || c.relname FROM up JOIN pg_class c ON c.oid = up.oid"
+            " JOIN pg_namespace n ON n.oid = c.relnamespace"
+            " WHERE c.relkind = 'p' AND NOT c.relispartition)",
             2, values, e);
 
         if (!res)
@@ -449,8 +471,27 @@ static int on_relation(struct stream *s, const struct pgo_relation *r, struct ev
     }
     if (!relations_find(&s->relations, r->id))
         return on_unplanned(s, r, out, e);
+    if (rel->doubt)
+        rel->doubt = s->txn.commit.major;
     relations_let_in(&s->relations, r->id);
     return 0;
+}
+
+/* A later transaction has the relation whose last look the catalog could not answer for sure. 0: it
+ * is what was planned; 1: it is not, *out says so; -1. */
+static int settle_doubt(struct stream *s, struct relation *rel, struct event *out, struct err *e)
+{
+    const char *reason;
+    bool final;
+
+    if (ask_rewritten(s, rel->table, &s->change, &reason, &final, e) < 0)
+        return -1;
+    rel->doubt = final ? 0 : s->txn.commit.major;
+    if (!reason)
+        return 0;
+    rel->unfit = true;
+    relations_leave_out(&s->relations, rel->table->id, rel->table, reason);
+    return tell(s, rel->table->id, out);
 }
 
 static int on_begin(struct stream *s, const struct pgo_begin *m, struct err *e)
@@ -553,7 +594,7 @@ static int begin_first(struct stream *s, const struct pgo_message *m, struct eve
 static int on_change(struct stream *s, const struct pgo_message *m, struct event *out,
                      struct err *e)
 {
-    const struct relation *rel = relations_find(&s->relations, m->change.relation);
+    struct relation *rel = relations_find(&s->relations, m->change.relation);
     uint64_t ordinal = s->ordinal++;
 
     /* Every change counts, also those that nobody gets: a number is the same at each sending. */
@@ -564,6 +605,12 @@ static int on_change(struct stream *s, const struct pgo_message *m, struct event
     if (!rel->checked)
         return err_set(e, ERR_FATAL, "%s: the log has a change before its shape",
                        table_label(rel->table));
+    if (rel->doubt && rel->doubt != s->txn.commit.major) {
+        int told = settle_doubt(s, rel, out, e);
+
+        if (told != 0)
+            return told;
+    }
     if (relation_change(rel, m->kind, &m->change, &s->change, &out->change, e) < 0)
         return -1;
     out->change.ordinal = ordinal;

@@ -348,6 +348,7 @@ static const struct {
     {"40001", ERR_RETRY},
     {"40P01", ERR_RETRY},
     {"55P03", ERR_RETRY},
+    {"25P03", ERR_RETRY},
     {"53300", ERR_RETRY},
     {"55006", ERR_RETRY},
     /* Disk full, out of memory: somebody makes room, and no table is to blame. */
@@ -402,9 +403,9 @@ int pg_result_err(struct pg_db *db, const PGresult *res, struct err *e)
     if (hint != NULL)
         err_hint(e, "%s", hint);
     hint_for(db, sqlstate, primary != NULL ? primary : "", e);
-    /* 57P01 and its kin end the session; the others leave it usable. */
-    if (strncmp(sqlstate, "57P", 3) == 0 || strncmp(sqlstate, "08", 2) == 0 ||
-        PQstatus(db->conn) == CONNECTION_BAD)
+    /* 57P01 and its kin, and 25P03, end the session; the others leave it usable. */
+    if (strncmp(sqlstate, "57P", 3) == 0 || strcmp(sqlstate, "25P03") == 0 ||
+        strncmp(sqlstate, "08", 2) == 0 || PQstatus(db->conn) == CONNECTION_BAD)
         db->broken = true;
     return -1;
 }
