@@ -608,7 +608,7 @@ static int on_change(struct stream *s, const struct pgo_message *m, struct event
     if (rel->doubt && rel->doubt != s->txn.commit.major) {
         int told = settle_doubt(s, rel, out, e);
 
-        if (told != 0)
+        if (told != 0 || rel->unfit)
             return told;
     }
     if (relation_change(rel, m->kind, &m->change, &s->change, &out->change, e) < 0)
