@@ -15,15 +15,6 @@
 
 #include <string.h>
 
-static const struct column *column_find(const struct table *t, const char *name)
-{
-    for (size_t i = 0; i < t->ncolumns; i++) {
-        if (strcmp(t->columns[i].name, name) == 0)
-            return &t->columns[i];
-    }
-    return NULL;
-}
-
 static bool same_type(const struct engine *engine, const struct column *a, const struct column *b)
 {
     return engine->same_type ? engine->same_type(a, b)
@@ -41,7 +32,7 @@ static int check_target(const struct engine *engine, const struct table *source,
         return err_set(e, ERR_REFUSED, "the target has no table %s", label);
     for (size_t i = 0; i < source->ncolumns; i++) {
         const struct column *ours = &source->columns[i];
-        const struct column *theirs = column_find(target, ours->name);
+        const struct column *theirs = table_column(target, ours->name);
 
         if (!theirs)
             return err_set(e, ERR_REFUSED, "the target's table has no column \"%s\"", ours->name);
@@ -54,7 +45,7 @@ static int check_target(const struct engine *engine, const struct table *source,
                            ours->generated ? "source" : "target");
     }
     for (size_t i = 0; i < target->ncolumns; i++) {
-        if (!column_find(source, target->columns[i].name))
+        if (!table_column(source, target->columns[i].name))
             return err_set(e, ERR_REFUSED, "the source's table has no column \"%s\"",
                            target->columns[i].name);
     }

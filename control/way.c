@@ -5,15 +5,6 @@
 
 /* ---- the tables ---- */
 
-static const struct column *column_named(const struct table *t, const char *name)
-{
-    for (size_t i = 0; i < t->ncolumns; i++) {
-        if (strcmp(t->columns[i].name, name) == 0)
-            return &t->columns[i];
-    }
-    return NULL;
-}
-
 static int take_columns(struct table *b, const struct table *now, const struct table *t,
                         struct arena *a, struct err *e)
 {
@@ -26,7 +17,7 @@ static int take_columns(struct table *b, const struct table *now, const struct t
     b->key = arena_zalloc(a, (t->ncolumns + 1) * sizeof(*b->key));
     b->nkey = 0;
     for (size_t i = 0; i < t->ncolumns; i++) {
-        const struct column *c = column_named(now, there->columns[i].name);
+        const struct column *c = table_column(now, there->columns[i].name);
 
         if (!c)
             return err_set(e, ERR_REFUSED, "%s has no column \"%s\" there", table_label(now),

@@ -210,7 +210,7 @@ bool table_same_shape(const struct table *a, const struct table *b)
     return true;
 }
 
-static const struct column *column_named(const struct table *t, const char *name)
+const struct column *table_column(const struct table *t, const char *name)
 {
     for (size_t i = 0; i < t->ncolumns; i++) {
         if (strcmp(t->columns[i].name, name) == 0)
@@ -225,7 +225,7 @@ const char *table_rewritten(const struct table *planned, const struct table *now
 
     for (size_t i = 0; i < planned->ncolumns; i++) {
         const struct column *was = &planned->columns[i];
-        const struct column *is = column_named(now, was->name);
+        const struct column *is = table_column(now, was->name);
 
         if (!is || !was->number || !is->number)
             continue;
@@ -244,7 +244,7 @@ const char *table_altered(const struct table *planned, const struct table *now, 
         return "a new table has taken its name";
     for (size_t i = 0; i < planned->ncolumns; i++) {
         const struct column *was = &planned->columns[i];
-        const struct column *is = column_named(now, was->name);
+        const struct column *is = table_column(now, was->name);
 
         if (!is)
             return arena_printf(a, "its column \"%s\" is gone", was->name);
@@ -256,7 +256,7 @@ const char *table_altered(const struct table *planned, const struct table *now, 
             return arena_printf(a, "its key is another one (column \"%s\")", was->name);
     }
     for (size_t i = 0; i < now->ncolumns; i++) {
-        if (!column_named(planned, now->columns[i].name))
+        if (!table_column(planned, now->columns[i].name))
             return arena_printf(a, "it has a column \"%s\" that was not planned",
                                 now->columns[i].name);
     }

@@ -119,6 +119,8 @@ const struct table *table_there(const struct table *t);
 const char *table_label(const struct table *t);
 /* Is this the table of that label? */
 bool table_is(const struct table *t, const char *label);
+/* Its column of that name, or NULL. */
+const struct column *table_column(const struct table *t, const char *name);
 struct table *table_copy(struct arena *a, const struct table *t);
 /* Same columns, types, key and identity (rows, bytes, filenode and version aside). */
 bool table_same_shape(const struct table *a, const struct table *b);
