@@ -42,7 +42,7 @@ GRANT ALL ON ALL TABLES IN SCHEMA shop TO app;
 """
 CONFIG = """tables: {include: [shop.*]}
 snapshot: {workers: 2}
-cutover: {max_pause: 5s, lease: %dms, on_switch: ./switch.sh}
+cutover: {max_pause: 30s, lease: %dms, on_switch: ./switch.sh}
 """ % LEASE_MS
 
 
@@ -152,7 +152,7 @@ class Cutover:
         with conn.cursor() as cur:
             cur.execute("BEGIN; INSERT INTO shop.prepared VALUES (1)")
             cur.execute("PREPARE TRANSACTION 'stuck-gid'")
-        code, out, err = self.cutover("--max-pause", "3s")
+        code, out, err = self.cutover("--max-pause", "6s")
         self.must("cutover with a prepared transaction", code, 1)
         if "stuck-gid" not in err:
             raise Failure(f"the failure does not name what stood in the way: {err}")
@@ -204,7 +204,7 @@ class Cutover:
     def stalls(self):
         """Apply stands still: neither marker may be taken for passed."""
         for point in ("fenced:after", "closed:sealed"):
-            hung = self.stopped_at(point, "--max-pause", "3s")
+            hung = self.stopped_at(point, "--max-pause", "6s")
             self.lockstep.process.send_signal(signal.SIGSTOP)
             try:
                 hung.send_signal(signal.SIGCONT)

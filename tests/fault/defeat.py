@@ -34,7 +34,7 @@ from harness.lockstep import Lockstep  # noqa: E402
 KINDS = ("postgres", "mariadb")
 HOLD_S = 0.35
 # Short enough for a run, long enough for a machine that is busy.
-SETTINGS = "cutover: {max_pause: 6s, lease: 6s}\n"
+SETTINGS = "cutover: {max_pause: 30s, lease: 6s}\n"
 # Triggers are armed under a lock that is waited for 200 ms at most (engines/postgres/fence_sql.c),
 # read_only for a second at most (engines/mysql/fence_sql.c); the rest is for a busy machine.
 LOCK_S, ANSWER_S = 0.4, 2.5
@@ -153,7 +153,7 @@ class Defeat:
     def stuck(self):
         """What is prepared and undecided holds a cutover up: it names it and undoes itself."""
         word, decide = clients_of(self.source).stuck(self.source)
-        code, out, err = self.lockstep.do("cutover", "--yes", "--max-pause", "5s", timeout=90)
+        code, out, err = self.lockstep.do("cutover", "--yes", "--max-pause", "8s", timeout=90)
         if code != 1 or word not in err:
             raise Failure(f"cutover past a prepared transaction: {code}\n{out}{err}")
         until("the source is open again", 10, lambda: not self.sides[0].closed, every=0.02)

@@ -250,7 +250,7 @@ class Test:
         hook.chmod(0o700)
         self.lockstep.config(
             "tables: {include: [shop.*]}\n"
-            "cutover: {max_pause: 5s, on_switch: ./switch.sh}\n")
+            "cutover: {max_pause: 30s, on_switch: ./switch.sh}\n")
         self.proxies()
         with self.lockstep.passfile.open("a") as f:
             f.write("127.0.0.1:*:*:pgbouncer:console-secret\n")

@@ -34,7 +34,7 @@ def draw_direction(args, seed):
 
 
 class Bank:
-    def __init__(self, args, cleanup, lease=30, max_pause=10, **clients):
+    def __init__(self, args, cleanup, lease=30, max_pause=30, **clients):
         self.args, self.cleanup = args, cleanup
         self.lease, self.max_pause, self.clients_are = lease, max_pause, clients
         self.workdir = Workdir(None, "lockstep-bank-")

@@ -27,7 +27,7 @@ PHASES = {"schema": "schema", "snapshot": "chunks", "catching_up": "replay",
           "following": "following"}
 
 CONFIG = """snapshot: {workers: 2, chunk_size: 16MiB}
-cutover: {max_pause: 5s, lease: 30s, on_switch: ./switch.sh}
+cutover: {max_pause: 20s, lease: 30s, on_switch: ./switch.sh}
 """
 
 
