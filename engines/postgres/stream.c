@@ -21,6 +21,7 @@
 #include "engines/postgres/pgoutput.h"
 #include "engines/postgres/relation.h"
 #include "engines/postgres/slot.h"
+#include "engines/postgres/stream_ask.h"
 #include "engines/postgres/visible.h"
 
 #include "core/run.h"
@@ -40,11 +41,6 @@
 #define POLL_SLICE_MS 50
 /* How much longer than asked for a call may go on while nothing of what comes is told. */
 #define SILENT_MS 50
-/* How long a transaction that the log has may stay invisible to others, and how often that is
- * asked.
- */
-#define VISIBLE_MS 10000
-#define VISIBLE_NAP_MS 10
 #define HEADER_SIZE 25 /* of an XLogData message: 'w', start, end, time */
 /* After a large row the connection is renewed; for one below HUGE_ROW not more often than this,
  * since the server has to find its place in the log again. */
@@ -295,78 +291,21 @@ int pg_stream_ack(struct stream *s, struct position p, bool now, struct err *e)
 
 /* ---- events ---- */
 
-static int ask_types(void *arg, const struct pgo_relation *r, struct arena *a, const char **names,
-                     struct err *e)
+static int type_names(void *arg, const struct pgo_relation *r, struct arena *a, const char **names,
+                      struct err *e)
 {
     struct stream *s = arg;
-    struct buf types;
-    struct buf typmods;
-    PGresult *res = NULL;
-    int rc = -1;
 
-    buf_init(&types, BUF_MAX_TEXT);
-    buf_init(&typmods, BUF_MAX_TEXT);
-    for (size_t i = 0; i < r->n; i++) {
-        buf_addf(&types, "%c%" PRIu32, i ? ',' : '{', r->columns[i].type);
-        buf_addf(&typmods, "%c%" PRId32, i ? ',' : '{', r->columns[i].typmod);
-    }
-    buf_adds(&types, r->n ? "}" : "{}");
-    buf_adds(&typmods, r->n ? "}" : "{}");
-    if (open_sql(s, e) == 0) {
-        const char *values[] = {types.data, typmods.data};
-
-        res = pg_query(s->sql,
-                       "SELECT format_type(t, m) FROM unnest($1::oid[], $2::int4[])"
-                       " WITH ORDINALITY u(t, m, o) ORDER BY o",
-                       2, values, e);
-    }
-    if (res && (size_t)PQntuples(res) == r->n) {
-        for (size_t i = 0; i < r->n; i++)
-            names[i] = arena_strdup(a, PQgetvalue(res, (int)i, 0));
-        rc = 0;
-    } else if (res) {
-        err_set(e, ERR_FATAL, "the server does not know the types of %s.%s", r->schema, r->name);
-    }
-    PQclear(res);
-    buf_release(&types);
-    buf_release(&typmods);
-    return rc;
+    return open_sql(s, e) < 0 ? -1 : ask_type_names(s->sql, r, a, names, e);
 }
 
-/* Do others see the transaction at hand? Its commit can be read here before they do. */
-static int is_visible(struct stream *s, bool *out, struct err *e)
-{
-    char xid[24];
-    const char *values[] = {xid};
-    PGresult *res;
-
-    snprintf(xid, sizeof(xid), "%" PRIu64, s->txn.xid);
-    res = pg_query(s->sql, "SELECT pg_visible_in_snapshot($1::xid8, pg_current_snapshot())", 1,
-                   values, e);
-    if (!res)
-        return -1;
-    *out = pg_bool(res, 0, 0);
-    PQclear(res);
-    return 0;
-}
-
-/* The log tells of no row that ALTER TABLE has rewritten, and a RELATION behind it can be the same
- * as before: only the catalog knows. It is read as it is now, so it may tell of an ALTER that the
- * stream has yet to come to; the table would park there anyway. *final: it cannot be that it has
- * yet to show what this very transaction did. */
-static int ask_rewritten(void *arg, const struct table *planned, struct arena *a,
-                         const char **reason, bool *final, struct err *e)
+static int rewritten(void *arg, const struct table *planned, struct arena *a, const char **reason,
+                     bool *final, struct err *e)
 {
     struct stream *s = arg;
-    struct table_list one;
 
-    *reason = NULL;
-    if (open_sql(s, e) < 0 || is_visible(s, final, e) < 0 ||
-        pg_table_columns(s->sql, planned->id, a, &one, e) < 0)
-        return -1;
-    if (one.n)
-        *reason = table_rewritten(planned, one.v[0], a);
-    return 0;
+    return open_sql(s, e) < 0 ? -1
+                              : ask_rewritten(s->sql, s->txn.xid, planned, a, reason, final, e);
 }
 
 /* Says, once a transaction, that changes of a relation are left out. 1: *out is the event; 0. */
@@ -382,53 +321,6 @@ static int tell(struct stream *s, uint32_t id, struct event *out)
     return 1;
 }
 
-/* *out: the root of the partition `id`, in the change's arena; NULL: it is none. The log is ahead
- * of what others see: the transaction that made the partition and filled it can be read here while
- * no snapshot has it yet. What the catalog does not have only counts once it shows the transaction.
- */
-static int ask_root(struct stream *s, uint32_t id, const char **out, struct err *e)
-{
-    int64_t deadline = mono_ms() + VISIBLE_MS;
-    char oid[16];
-    char xid[24];
-    const char *values[] = {oid, xid};
-
-    snprintf(oid, sizeof(oid), "%" PRIu32, id);
-    snprintf(xid, sizeof(xid), "%" PRIu64, s->txn.xid);
-    *out = NULL;
-    for (;;) {
-        bool visible;
-        PGresult *res = pg_query(
-            s->sql,
-            "WITH RECURSIVE up(oid) AS (SELECT $1::oid UNION ALL"
-            " SELECT i.inhparent FROM up JOIN pg_inherits i ON i.inhrelid = up.oid)"
-            " SELECT pg_visible_in_snapshot($2::xid8, pg_current_snapshot()), (SELECT n.nspname"
-            " || '.' || c.relname FROM up JOIN pg_class c ON c.oid = up.oid"
-            " JOIN pg_namespace n ON n.oid = c.relnamespace"
-            " WHERE c.relkind = 'p' AND NOT c.relispartition)",
-            2, values, e);
-
-        if (!res)
-            return -1;
-        visible = pg_bool(res, 0, 0);
-        if (!PQgetisnull(res, 0, 1))
-            *out = arena_strdup(&s->change, PQgetvalue(res, 0, 1));
-        PQclear(res);
-        if (*out || visible)
-            return 0;
-        if (mono_ms() > deadline)
-            break;
-        if (stop_check(e) < 0)
-            return -1;
-        nap_ms(VISIBLE_NAP_MS);
-    }
-    err_set(e, ERR_RETRY,
-            "transaction %s is in the log and not yet visible, so that it is not known "
-            "whether a table that it writes to is a new partition",
-            xid);
-    return err_hint(e, "it may wait for a synchronous standby (synchronous_standby_names)");
-}
-
 /* A relation that is not in the plan: a partition made since, of a planned root, whose rows have
  * nowhere to go. Others do not concern us. */
 static int on_unplanned(struct stream *s, const struct pgo_relation *r, struct event *out,
@@ -439,7 +331,7 @@ static int on_unplanned(struct stream *s, const struct pgo_relation *r, struct e
 
     if (relations_left_out(&s->relations, r->id))
         return tell(s, r->id, out);
-    if (open_sql(s, e) < 0 || ask_root(s, r->id, &root, e) < 0)
+    if (open_sql(s, e) < 0 || ask_root(s->sql, s->txn.xid, r->id, &s->change, &root, e) < 0)
         return -1;
     if (root && relations_has_root(&s->relations, root)) {
         t = arena_zalloc(&s->life, sizeof(*t));
@@ -458,7 +350,7 @@ static int on_unplanned(struct stream *s, const struct pgo_relation *r, struct e
 static int on_relation(struct stream *s, const struct pgo_relation *r, struct event *out,
                        struct err *e)
 {
-    struct relation_asker asker = {.types = ask_types, .rewritten = ask_rewritten, .arg = s};
+    struct relation_asker asker = {.types = type_names, .rewritten = rewritten, .arg = s};
     const char *reason;
     struct relation *rel;
     int rc = relations_take(&s->relations, r, &asker, &s->change, &rel, &reason, e);
@@ -484,7 +376,7 @@ static int settle_doubt(struct stream *s, struct relation *rel, struct event *ou
     const char *reason;
     bool final;
 
-    if (ask_rewritten(s, rel->table, &s->change, &reason, &final, e) < 0)
+    if (rewritten(s, rel->table, &s->change, &reason, &final, e) < 0)
         return -1;
     rel->doubt = final ? 0 : s->txn.commit.major;
     if (!reason)

@@ -7,8 +7,8 @@ journal, single-row updates of one client, that follows the switch.
     pauses.py --report --state FILE [--want N]
 
 The client alone makes --rate updates a second; with --half-drain the batch first measures how many a
-second apply drains from a backlog, and a filler inside the server that takes writes adds what lacks to
-half of that.
+second apply drains from a backlog of transactions of 1,000 updates, as the bench's backlog U has, and a
+filler inside the server that takes writes makes such transactions at half of that beside the client.
 
 A batch is a migration of its own: N times there (cutover) and back (rollback), each a line of --state,
 so that batches add up. A batch with less than 20 % idle CPU is void, says so, and does not count.
@@ -35,9 +35,12 @@ from harness.ends import make_end  # noqa: E402
 from harness.lockstep import Lockstep  # noqa: E402
 from harness.switch import KINDS, SIDES  # noqa: E402
 
-ROWS = 10000  # the client writes the first half of them, the filler the other one
-BACKLOG = 40000  # single-row transactions whose drain is measured
-FILL_MS, BURSTS = 10, 100  # a filler's statement: so many bursts, one each so many ms
+ROWS = 5000  # that the client writes
+FIRST, LAST = 1, 2  # the rows that tell when a backlog's drain begins and ends; the client is not there yet
+FILLED = 200000  # rows behind them, that the filler writes
+SIZE = 1000  # updates in a transaction of the filler
+BACKLOG = 300  # such transactions, whose drain is measured
+FILL_SECONDS = 1  # of a filler's statement
 BESIDE_RATE = 200  # of the client that has a filler beside it
 WARM_UP, BETWEEN = 3.0, 2.0  # seconds under load before the first switch, and before each next one
 IDLE_MIN = 0.2
@@ -52,30 +55,24 @@ DOORS = {"postgres": PostgresDoor, "mariadb": MysqlDoor}
 CLEAR = {PostgresDoor: {"40001", "25006", "57P01"},
          MysqlDoor: {"1290", "4151", "1927", "2013", "2006"}}
 FILL = {
-    "postgres": """DO $$ DECLARE due timestamptz := clock_timestamp(); i int; k int; row int;
+    "postgres": """DO $$ DECLARE due timestamptz := clock_timestamp(); i int; at int;
 BEGIN
  SET synchronous_commit = off;
- FOR i IN 1..{bursts} LOOP
-  FOR k IN 1..{burst} LOOP
-   row := {half} + 1 + floor(random() * {half});
-   UPDATE counters SET n = n + 1 WHERE id = row;
-   COMMIT;
-  END LOOP;
-  due := due + {every} * interval '1 ms';
+ FOR i IN 1..{times} LOOP
+  at := {first} + floor(random() * ({rows} - {size}));
+  UPDATE counters SET n = n + 1 WHERE id BETWEEN at AND at + {size} - 1;
+  COMMIT;
+  due := due + {every} * interval '1 s';
   PERFORM pg_sleep(greatest(0, extract(epoch FROM due - clock_timestamp())));
  END LOOP;
 END $$""",
     "mariadb": """BEGIN NOT ATOMIC
  DECLARE due double DEFAULT UNIX_TIMESTAMP(SYSDATE(6));
- DECLARE i, k, at int DEFAULT 0;
- WHILE i < {bursts} DO
-  SET k = 0;
-  WHILE k < {burst} DO
-   SET at = {half} + 1 + FLOOR(RAND() * {half});
-   UPDATE counters SET n = n + 1 WHERE id = at;
-   SET k = k + 1;
-  END WHILE;
-  SET due = due + {every} / 1000;
+ DECLARE i, at int DEFAULT 0;
+ WHILE i < {times} DO
+  SET at = {first} + FLOOR(RAND() * ({rows} - {size}));
+  UPDATE counters SET n = n + 1 WHERE id BETWEEN at AND at + {size} - 1;
+  SET due = due + {every};
   DO SLEEP(GREATEST(0, due - UNIX_TIMESTAMP(SYSDATE(6))));
   SET i = i + 1;
  END WHILE;
@@ -83,8 +80,9 @@ END""",
 }
 
 
-def fill(kind, bursts, burst, every):
-    return FILL[kind].format(bursts=bursts, burst=burst, every=every, half=ROWS // 2)
+def fill(kind, times, every):
+    """So many transactions, one each so many seconds."""
+    return FILL[kind].format(times=times, every=every, first=ROWS + 1, rows=FILLED, size=SIZE)
 
 
 # ---- the client: a process of its own, so that nothing of the test takes its time ----
@@ -115,7 +113,7 @@ class Client:
             self.connect(side)
             with self.conns[side].cursor() as cur:
                 cur.execute("UPDATE counters SET n = n + 1 WHERE id = %s",
-                            (self.n % (ROWS // 2) + 1,))
+                            (self.n % ROWS + 1,))
             return True
         except door.errors as e:
             if door.code(e, self.conns[side]) not in CLEAR[type(door)]:
@@ -161,12 +159,12 @@ class Client:
 # ---- the filler ----
 
 class Filler:
-    """So many single-row updates a second on the side that takes them, without a client's CPU."""
+    """So many updates a second on the side that takes them, without a client's CPU."""
 
     def __init__(self, ends, rate):
         self.doors = [DOORS[end.kind](end.port) for end in ends]
-        burst = max(1, round(rate * FILL_MS / 1000))
-        self.sql = [fill(end.kind, BURSTS, burst, FILL_MS) for end in ends]
+        every = SIZE / rate
+        self.sql = [fill(end.kind, max(1, round(FILL_SECONDS / every)), every) for end in ends]
         self.over = threading.Event()
         self.trouble = None
         self.thread = threading.Thread(target=self.run, daemon=True)
@@ -218,9 +216,8 @@ class Batch:
             self.cleanup.add(end.stop)
             end.start()
         source, target = self.ends
-        rows = ", ".join(f"({i}, 0)" for i in range(1, ROWS + 1))
-        source.load(["CREATE TABLE counters (id int PRIMARY KEY, n bigint NOT NULL)",
-                     f"INSERT INTO counters VALUES {rows}"])
+        source.load(["CREATE TABLE counters (id int PRIMARY KEY, n bigint NOT NULL)"]
+                    + [f"INSERT INTO counters VALUES {rows}" for rows in self.rows()])
         self.lockstep = Lockstep(self.args.binary, self.workdir.path / "migration", "pauses",
                                  source, target, uris=(source.uri(), target.uri()))
         self.cleanup.add(self.lockstep.end)
@@ -231,6 +228,10 @@ class Batch:
         if target.kind == "postgres":
             target.server.psql("shop", input="GRANT ALL ON ALL TABLES IN SCHEMA public TO app")
 
+    def rows(self):
+        for first in range(1, ROWS + FILLED + 1, 5000):
+            yield ", ".join(f"({i}, 0)" for i in range(first, min(first + 5000, ROWS + FILLED + 1)))
+
     def sum(self, end):
         return int(end.query("SELECT sum(n) FROM counters")[0][0])
 
@@ -239,13 +240,23 @@ class Batch:
         source, target = self.ends
         self.lockstep.stop()
         conn = DOORS[source.kind](source.port).connect()
-        conn.cursor().execute(fill(source.kind, 1, BACKLOG, 0))
+        for sql in (self.tick(FIRST), fill(source.kind, BACKLOG, 0), self.tick(LAST)):
+            conn.cursor().execute(sql)
         conn.close()
         self.lockstep.start()
-        until("the first of the backlog", 60, lambda: self.sum(target), every=0.01)
-        first, began = self.sum(target), time.monotonic()
-        until("the last of the backlog", 300, lambda: self.sum(target) == BACKLOG, every=0.01)
-        return (BACKLOG - first) / (time.monotonic() - began)
+        until("the first of the backlog", 60, lambda: self.ticked(target, FIRST), every=0.002)
+        began = time.monotonic()
+        first = self.sum(target)
+        until("the last of the backlog", 300, lambda: self.ticked(target, LAST), every=0.002)
+        return (self.sum(source) - first) / (time.monotonic() - began)
+
+    @staticmethod
+    def tick(row):
+        return f"UPDATE counters SET n = n + 1 WHERE id = {row}"
+
+    @staticmethod
+    def ticked(end, row):
+        return int(end.query(f"SELECT n FROM counters WHERE id = {row}")[0][0])
 
     def start_clients(self):
         rate, self.drain, self.filler = self.args.rate, None, None
