@@ -163,6 +163,39 @@ static int create_objects(struct pg_db *db, struct err *e)
     return rc == 0 ? 0 : err_wrap(e, "installing the fence");
 }
 
+/* 1: *out is the digest of the fence's objects; 0: they are not all there; -1. */
+static int digest_objects(struct pg_db *db, char out[33], struct err *e)
+{
+    struct err own = {0};
+    PGresult *res = pg_query(db, pg_fence_digest, 0, NULL, &own);
+    int found = res != NULL && PQntuples(res) == 1;
+
+    if (found)
+        snprintf(out, 33, "%s", PQgetvalue(res, 0, 0));
+    PQclear(res);
+    if (res != NULL || strcmp(own.sqlstate, "42P01") == 0 || strcmp(own.sqlstate, "42883") == 0)
+        return found;
+    if (e != NULL)
+        *e = own;
+    return err_wrap(e, "looking at the fence");
+}
+
+/* To make the objects takes longer than all else that a switch does while nobody may write, and
+ * makes every session plan anew. So what this connection has made is not made again while the
+ * catalog has it word for word. */
+static int ensure_objects(struct pg_db *db, struct err *e)
+{
+    char now[33];
+    int found = db->fence[0] != '\0' ? digest_objects(db, now, e) : 0;
+
+    if (found < 0 || (found > 0 && strcmp(now, db->fence) == 0))
+        return found < 0 ? -1 : 0;
+    db->fence[0] = '\0';
+    if (create_objects(db, e) != 0)
+        return -1;
+    return digest_objects(db, db->fence, e) < 0 ? -1 : 0;
+}
+
 /* What is yet to be armed: listed tables and those above them must be, the others (partitions and
  * cascade children that are not migrated) are where the role owns them. */
 static PGresult *unarmed(struct pg_db *db, const struct table_list *tables, struct err *e)
@@ -216,7 +249,7 @@ int pg_fence_install(struct db *base, const struct table_list *tables, int budge
 {
     struct pg_db *db = pg_db_from(base);
 
-    if (check_present(db, tables, e) != 0 || create_objects(db, e) != 0)
+    if (check_present(db, tables, e) != 0 || ensure_objects(db, e) != 0)
         return -1;
     PGresult *rows = unarmed(db, tables, e);
     if (rows == NULL)

@@ -641,6 +641,44 @@ static void installs_and_removes_without_a_trace(void **state)
     PQfinish(c);
 }
 
+static const char last_made[] = "SELECT max(xmin::text::bigint) FROM pg_proc"
+                                " WHERE pronamespace = 'lockstep'::regnamespace";
+
+static void makes_its_objects_once_but_mends_them(void **state)
+{
+    PGconn *c = connect_as("fence_own", DATABASE);
+    PGconn *app = connect_as("fence_app", DATABASE);
+    struct db *other = open_own();
+    long long made;
+
+    ok(install());
+    made = number(c, last_made);
+    ok(install());
+    assert_int_equal(number(c, last_made), made);
+    must(c, "ALTER FUNCTION lockstep.fence_check() SECURITY INVOKER");
+    must(c, "GRANT EXECUTE ON FUNCTION lockstep.fence_lift(text) TO PUBLIC");
+    must(c, "DELETE FROM lockstep.fence");
+    ok(install());
+    assert_int_equal(number(c, "SELECT count(*) FROM pg_proc WHERE proname = 'fence_check'"
+                               " AND prosecdef"),
+                     1);
+    assert_int_equal(number(c, "SELECT count(*) FROM pg_proc, aclexplode(proacl) a"
+                               " WHERE proname = 'fence_lift' AND a.grantee = 0"),
+                     0);
+    assert_int_equal(number(c, "SELECT count(*) FROM lockstep.fence"), 1);
+    must(c, "CREATE OR REPLACE FUNCTION lockstep.fence_check() RETURNS trigger LANGUAGE plpgsql"
+            " AS 'BEGIN RETURN NULL; END'");
+    ok(install());
+    ok(pg->fence_seal(own, TOKEN, 1, &e));
+    state_is(app, "UPDATE parent SET note = 'm' WHERE id = 1", "25006");
+    ok(pg->fence_remove(other, &e)); /* behind the back of the connection that made them */
+    ok(install());
+    assert_int_equal(mode(), FENCE_OPEN);
+    pg->close(other);
+    PQfinish(app);
+    PQfinish(c);
+}
+
 static void installs_while_writers_hold_locks(void **state)
 {
     PGconn *app = connect_as("fence_app", DATABASE);
@@ -714,6 +752,12 @@ static void refuses_ddl_where_a_superuser_installed(void **state)
     state_is(app, "CREATE TABLE apps_part PARTITION OF apps_root FOR VALUES IN (1)", "40001");
     state_is(app, "CREATE SCHEMA apps CREATE TABLE part PARTITION OF apps_root FOR VALUES IN (1)",
              "40001");
+    /* Turned off, it is on again with the next installation. */
+    PGconn *sup = connect_as("fence_sup", DATABASE);
+    must(sup, "ALTER EVENT TRIGGER \"!lockstep_fence\" DISABLE");
+    ok(install());
+    state_is(app, "ALTER TABLE apps_own ADD x int", "40001");
+    PQfinish(sup);
     ok(pg->fence_lift(mine, TOKEN, &e));
     state_is(app, "CREATE TABLE apps_part PARTITION OF apps_root FOR VALUES IN (1)", "00000");
     state_is(app, "DROP TABLE apps_own, apps_root", "00000");
@@ -780,6 +824,7 @@ int main(void)
         t(waits_when_a_writer_prepares),
         t(nothing_commits_behind_the_wait),
         t(installs_and_removes_without_a_trace),
+        t(makes_its_objects_once_but_mends_them),
         t(installs_while_writers_hold_locks),
         t(refuses_a_missing_table),
         t(refuses_a_table_of_somebody_else),
