@@ -4,20 +4,10 @@
 #define LOCKSTEP_ENGINES_POSTGRES_APPLY_H
 
 #include "engines/postgres/pg.h"
-
-/* At most so many stay prepared a connection; the one that was not used for longest goes. */
-#define PG_PREPARED_MAX 64
+#include "engines/postgres/prepared.h"
 
 /* The array parameters of a set, kept for the next one. */
 struct pg_apply {
-    struct pg_prepared {
-        char *sql;
-        unsigned number; /* its name is "lockstep_<number>" */
-        uint64_t used;
-    } prepared[PG_PREPARED_MAX];
-    size_t nprepared;
-    uint64_t clock;
-    unsigned next_number;
     struct buf sql;
     struct buf *arrays;
     size_t narrays;
@@ -28,8 +18,7 @@ struct pg_apply *pg_apply_state(struct pg_db *db);
 /* Runs `sql` with the parameters; keep: prepares it and keeps that. NULL: error. */
 PGresult *pg_apply_exec(struct pg_db *db, const char *sql, const struct pg_params *p, bool keep,
                         struct err *e);
-/* Its parts, for statements that are sent before the last one is answered. Is it prepared? */
-bool pg_apply_is_prepared(struct pg_db *db, const char *sql);
+/* Its parts, for statements that are sent before the last one is answered. */
 int pg_apply_prepare(struct pg_db *db, const char *sql, struct err *e);
 /* Hands it to libpq without flushing; keep: it is prepared. */
 int pg_apply_send(struct pg_db *db, const char *sql, const struct pg_params *p, bool keep,

@@ -177,7 +177,7 @@ static int make_ready(struct pipeline *p, struct err *e)
 {
     const struct pg_statement *st = &p->st;
 
-    if (!st->sql.overflow && (!st->keep || pg_apply_is_prepared(p->db, st->sql.data)))
+    if (!st->sql.overflow && (!st->keep || pg_is_prepared(p->db, st->sql.data)))
         return 0;
     if (close_pipeline(p, e) < 0)
         return -1;

@@ -59,9 +59,8 @@ int pg_renew(struct pg_db *db, struct err *e)
     if (pg_connect(&o, NULL, false, &fresh, e) < 0)
         return -1;
     /* Prepared statements lived in the old one. */
-    if (db->apply.data)
-        db->apply.release(db->apply.data);
-    db->apply.data = NULL;
+    pg_slot_release(&db->apply);
+    pg_slot_release(&db->statements);
     db->conn = fresh->conn;
     fresh->conn = old;
     db->large = false;

@@ -147,7 +147,9 @@ static const char sql_take[] =
 
 /* Reading, and the set of transactions that wait stands on. fence_closure: partitions and
  * inheritance in both directions, and children that a cascade writes to. A prepared transaction
- * has no pid. A row of pg_stat_activity may be missing: then the lock holder counts as foreign. */
+ * has no pid. A row of pg_stat_activity may be missing: then the lock holder counts as foreign.
+ * STABLE, so that a statement takes their text in and is planned once; locks and activity are read
+ * as they are when that runs. */
 static const char sql_read[] =
     "CREATE OR REPLACE FUNCTION lockstep.fence_read(OUT lease bigint, OUT now_ms bigint,\n"
     " OUT epoch bigint, OUT token text) LANGUAGE sql VOLATILE AS $$\n"
@@ -171,7 +173,7 @@ static const char sql_read[] =
     "  AND tgtype = 62 AND tgenabled = 'A' $$;\n"
     "CREATE OR REPLACE FUNCTION lockstep.fence_writers(p_rels oid[], OUT vx text, OUT pid int, OUT "
     "who text)\n"
-    "RETURNS SETOF record LANGUAGE sql VOLATILE AS $$\n"
+    "RETURNS SETOF record LANGUAGE sql STABLE AS $$\n"
     "SELECT DISTINCT l.virtualtransaction, l.pid,\n"
     " CASE WHEN l.pid IS NULL\n"
     "  THEN 'prepared transaction ' || coalesce(quote_literal(p.gid), l.virtualtransaction)\n"

@@ -49,6 +49,7 @@ struct pg_db {
     struct pg_slot load;
     struct pg_slot scan;
     struct pg_slot apply;
+    struct pg_slot statements;
 };
 
 static inline struct pg_db *pg_db_from(struct db *db)
@@ -64,6 +65,7 @@ int pg_connect(const struct db_options *o, const char *label, bool replication, 
                struct err *e);
 int pg_open(const struct db_options *o, struct db **out, struct err *e);
 void pg_close(struct db *db);
+void pg_slot_release(struct pg_slot *slot); /* leaves it empty */
 int pg_begin(struct db *db, struct err *e);
 int pg_limit_idle(struct db *db, int ms, struct err *e);
 int pg_commit(struct db *db, struct err *e);

@@ -220,7 +220,12 @@ static int apply_settings(struct pg_db *db, struct err *e)
     const char *idle = db->version >= 140000 ? "SET idle_session_timeout = 0;" : "";
     /* Compiling a query of the catalogs takes longer than running it. */
     const char *jit = db->version >= 110000 ? "SET jit = off;" : "";
-    int rc = pg_execf(db, &first, "%s%s%s%s", common_settings, idle, jit, uses[db->use].settings);
+    /* Of control's statements no value makes another plan better. */
+    const char *plan = db->version >= 120000 && db->use == DB_CONTROL
+                           ? "SET plan_cache_mode = force_generic_plan;"
+                           : "";
+    int rc = pg_execf(db, &first, "%s%s%s%s%s", common_settings, idle, jit, plan,
+                      uses[db->use].settings);
 
     if (rc != 0 && e != NULL)
         *e = first;
@@ -291,7 +296,7 @@ int pg_open(const struct db_options *o, struct db **out, struct err *e)
     return 0;
 }
 
-static void slot_release(struct pg_slot *slot)
+void pg_slot_release(struct pg_slot *slot)
 {
     if (slot->data != NULL && slot->release != NULL)
         slot->release(slot->data);
@@ -304,10 +309,11 @@ void pg_close(struct db *base)
 
     if (db == NULL)
         return;
-    slot_release(&db->read);
-    slot_release(&db->load);
-    slot_release(&db->scan);
-    slot_release(&db->apply);
+    pg_slot_release(&db->read);
+    pg_slot_release(&db->load);
+    pg_slot_release(&db->scan);
+    pg_slot_release(&db->apply);
+    pg_slot_release(&db->statements);
     /* A backend that computes would not notice for long that we are gone, and hold its locks. */
     if (db->conn != NULL && !db->broken && PQtransactionStatus(db->conn) == PQTRANS_ACTIVE)
         pg_cancel(db, CLOSE_CANCEL_MS);

@@ -9,6 +9,7 @@
 #include "engines/postgres/pg.h"
 
 #include "core/run.h"
+#include "engines/postgres/prepared.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -326,11 +327,38 @@ int pg_execf(struct pg_db *db, struct err *e, const char *fmt, ...)
     return rc;
 }
 
+/* Connections that live long and say the same all the time. */
+static bool says_again(const struct pg_db *db)
+{
+    return (db->use == DB_CONTROL || db->use == DB_APPLY) && !db->replication && !db->broken;
+}
+
+static PGresult *query_prepared(struct pg_db *db, const char *sql, const struct pg_params *p,
+                                struct err *e)
+{
+    if (pg_prepare(db, sql, e) != 0 || pg_send_prepared(db, sql, p, e) != 0 || pg_flush(db, e) != 0)
+        return NULL;
+    return pg_collect(db, e);
+}
+
 PGresult *pg_query(struct pg_db *db, const char *sql, int nparams, const char *const *values,
                    struct err *e)
 {
     struct pg_params p = {.n = nparams, .values = values, .extended = !db->replication};
 
+    if (says_again(db) && pg_was_said(db, sql)) {
+        struct err own = {0};
+        PGresult *res = query_prepared(db, sql, &p, &own);
+        bool stale = strcmp(own.sqlstate, "0A000") == 0;
+
+        if (stale)
+            pg_prepared_forget(db, sql);
+        if (res == NULL && e != NULL)
+            *e = own;
+        if (!stale || pg_in_transaction(db))
+            return res;
+        err_clear(e);
+    }
     if (pg_send(db, sql, &p, e) != 0)
         return NULL;
     return pg_collect(db, e);

@@ -393,6 +393,32 @@ static void test_statements_are_bounded(void **state)
     test_sql(sql, "DELETE FROM s.wide");
 }
 
+/* What is said again is prepared, and survives that its answer changes its type. */
+static void test_said_again(void **state)
+{
+    static const char kept[] = "SELECT v FROM s.kept";
+    static const char count[] = "SELECT count(*)::text FROM pg_prepared_statements"
+                                " WHERE statement = 'SELECT v FROM s.kept'";
+    struct err e = {0};
+
+    test_sql(sql, "CREATE TABLE s.kept (v int); INSERT INTO s.kept VALUES (7)");
+    test_sql(sql, "GRANT ALL ON s.kept TO PUBLIC");
+    assert_string_equal(test_value(db, kept), "7");
+    assert_string_equal(test_value(db, count), "0");
+    assert_string_equal(test_value(db, kept), "7");
+    assert_string_equal(test_value(db, count), "1");
+    test_sql(sql, "ALTER TABLE s.kept ALTER v TYPE text USING 'seven'");
+    assert_string_equal(test_value(db, kept), "seven");
+    assert_string_equal(test_value(db, kept), "seven");
+    test_sql(sql, "ALTER TABLE s.kept ALTER v TYPE int USING 8");
+    begin();
+    assert_null(pg_query(pg_db_from(db), kept, 0, NULL, &e));
+    assert_string_equal(e.sqlstate, "0A000");
+    assert_ok(pg_rollback(db, &e));
+    assert_string_equal(test_value(db, kept), "8");
+    test_sql(sql, "DROP TABLE s.kept");
+}
+
 /* ---- many at once ---- */
 
 #define MANY 10000
@@ -731,6 +757,7 @@ int main(void)
         cmocka_unit_test(test_deferred),
         cmocka_unit_test(test_truncate),
         cmocka_unit_test(test_statements_are_bounded),
+        cmocka_unit_test(test_said_again),
         cmocka_unit_test(test_many),
         cmocka_unit_test(test_many_refused),
         cmocka_unit_test(test_many_bytes),
