@@ -53,6 +53,7 @@ struct my_db {
     struct my_slot load;
     struct my_slot scan;
     struct my_slot apply;
+    struct my_slot setter; /* sequence.c */
 };
 
 static inline struct my_db *my_db_from(struct db *db)
@@ -65,6 +66,7 @@ static inline struct my_db *my_db_from(struct db *db)
 /* Opens with lockstep's session settings: utf8mb4, time_zone '+00:00', strict mode, autocommit off
  * inside my_begin() only; DB_LOAD and DB_APPLY also foreign_key_checks = 0. */
 int my_connect(const struct db_options *o, struct my_db **out, struct err *e);
+void my_slot_release(struct my_slot *slot); /* leaves it empty */
 
 /* ---- wait.c: statements ---- */
 

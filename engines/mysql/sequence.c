@@ -85,26 +85,30 @@ static uint64_t largest(const char *type)
     return UINT64_MAX >> (64 - bits + (strstr(type, "unsigned") == NULL));
 }
 
+/* Two questions, since MariaDB answers their join a hundred times more slowly: it opens the tables
+ * of every database for it. */
+static const char sql_columns[] =
+    "SELECT table_schema, table_name, column_name, column_type, @@GLOBAL.auto_increment_increment"
+    " FROM information_schema.columns WHERE extra LIKE '%auto_increment%'";
 static const char sql_counters[] =
-    "SELECT t.table_schema, t.table_name, c.column_name, t.auto_increment, c.column_type,"
-    " @@GLOBAL.auto_increment_increment"
-    " FROM information_schema.tables t JOIN information_schema.columns c"
-    " ON c.table_schema = t.table_schema AND c.table_name = t.table_name"
-    " WHERE c.extra LIKE '%auto_increment%' AND t.table_type = 'BASE TABLE'"
-    " AND t.table_schema NOT IN ('mysql', 'sys', 'performance_schema', 'information_schema',"
-    " '" MY_CONTROL "')";
+    "SELECT table_schema, table_name, auto_increment FROM information_schema.tables"
+    " WHERE table_type = 'BASE TABLE'";
+#define OF_USERS                                                                                   \
+    " AND table_schema NOT IN ('mysql', 'sys', 'performance_schema', 'information_schema',"        \
+    " '" MY_CONTROL "')"
 
 /* Sessions count by the server's step, unless they have one of their own. */
-static void take_counter(struct arena *a, MYSQL_ROW row, struct sequence_value *v)
+static void take_counter(struct arena *a, MYSQL_ROW row, const char *next_text,
+                         struct sequence_value *v)
 {
-    uint64_t max = largest(row[4]);
-    int64_t next = row[3] != NULL ? (int64_t)strtoull(row[3], NULL, 10) : 1;
+    uint64_t max = largest(row[3]);
+    int64_t next = next_text != NULL ? (int64_t)strtoull(next_text, NULL, 10) : 1;
 
     v->schema = arena_strdup(a, row[0]);
     v->name = arena_strdup(a, row[1]);
     v->table = arena_printf(a, "%s.%s", row[0], row[1]);
     v->column = arena_strdup(a, row[2]);
-    v->increment = row[5] != NULL ? atoll(row[5]) : 1;
+    v->increment = row[4] != NULL ? atoll(row[4]) : 1;
     v->min = 0;
     v->max = (int64_t)(max < INT64_MAX ? max : INT64_MAX) - 1; /* what follows it must fit */
     v->cache = 1;
@@ -112,42 +116,85 @@ static void take_counter(struct arena *a, MYSQL_ROW row, struct sequence_value *
     v->last_value = next > 1 ? next - 1 : 1;
 }
 
+/* A table and the next number of its counter, which may be NULL. */
+struct counter {
+    const char *schema;
+    const char *table;
+    const char *next;
+};
+
+static int counter_cmp(const void *pa, const void *pb)
+{
+    const struct counter *a = pa;
+    const struct counter *b = pb;
+    int order = strcmp(a->schema, b->schema);
+
+    return order != 0 ? order : strcmp(a->table, b->table);
+}
+
+/* The result's rows as counters, sorted; they borrow from it. */
+static struct counter *sorted(MYSQL_RES *res, struct arena *a)
+{
+    size_t n = (size_t)mysql_num_rows(res);
+    struct counter *all = arena_alloc(a, (n + 1) * sizeof *all);
+    MYSQL_ROW row;
+
+    for (size_t i = 0; i < n && (row = mysql_fetch_row(res)) != NULL; i++)
+        all[i] = (struct counter){row[0], row[1], row[2]};
+    qsort(all, n, sizeof *all, counter_cmp);
+    return all;
+}
+
 int my_sequences(struct db *base, const struct selection *s, struct arena *a,
                  struct sequence_list *out, struct err *e)
 {
     struct my_db *db = my_db_from(base);
-    MYSQL_RES *res;
+    MYSQL_RES *columns = NULL;
+    MYSQL_RES *tables = NULL;
     MYSQL_ROW row;
 
     /* MySQL shows counters that are a day old unless it is told not to. */
     if (!db->maria && my_execf(db, e, "SET SESSION information_schema_stats_expiry = 0") != 0)
         return -1;
-    res = my_queryf(db, e, "%s ORDER BY 1, 2", sql_counters);
-    if (res == NULL)
+    columns = my_queryf(db, e, "%s" OF_USERS " ORDER BY 1, 2", sql_columns);
+    if (columns != NULL)
+        tables = my_queryf(db, e, "%s" OF_USERS, sql_counters);
+    if (tables == NULL) {
+        mysql_free_result(columns);
         return err_wrap(e, "reading AUTO_INCREMENT counters");
-    out->n = 0;
-    out->v = arena_zalloc(a, sizeof *out->v * ((size_t)mysql_num_rows(res) + 1));
-    while ((row = mysql_fetch_row(res)) != NULL) {
-        if (my_selected(s, row[0], row[1]))
-            take_counter(a, row, &out->v[out->n++]);
     }
-    mysql_free_result(res);
+    struct counter *all = sorted(tables, a);
+    out->n = 0;
+    out->v = arena_zalloc(a, sizeof *out->v * ((size_t)mysql_num_rows(columns) + 1));
+    while ((row = mysql_fetch_row(columns)) != NULL) {
+        struct counter wanted = {row[0], row[1], NULL};
+        const struct counter *found =
+            bsearch(&wanted, all, (size_t)mysql_num_rows(tables), sizeof *all, counter_cmp);
+
+        /* A view's column, or a table that was made or dropped in between. */
+        if (found != NULL && my_selected(s, row[0], row[1]))
+            take_counter(a, row, found->next, &out->v[out->n++]);
+    }
+    mysql_free_result(columns);
+    mysql_free_result(tables);
     return 0;
 }
 
-/* 1: *next and *max are set, 0: no such counter, -1. */
-static int read_counter(struct my_db *db, const struct sequence_value *v, uint64_t *next,
-                        uint64_t *max, struct err *e)
+/* The named column of what the question tells of one table; malloc'd, NULL: NULL. 1, 0: no row, -1.
+ */
+static int ask_one(struct my_db *db, const char *question, unsigned column,
+                   const struct sequence_value *v, char **out, struct err *e)
 {
     struct buf sql;
     MYSQL_RES *res = NULL;
     MYSQL_ROW row;
 
+    *out = NULL;
     buf_init(&sql, BUF_MAX_TEXT);
-    buf_adds(&sql, sql_counters);
-    buf_adds(&sql, " AND t.table_schema = ");
+    buf_adds(&sql, question);
+    buf_adds(&sql, " AND table_schema = ");
     my_literal(&sql, v->schema, strlen(v->schema));
-    buf_adds(&sql, " AND t.table_name = ");
+    buf_adds(&sql, " AND table_name = ");
     my_literal(&sql, v->name, strlen(v->name));
     if (buf_check(&sql, "a counter", e) == 0)
         res = my_query(db, sql.data, e);
@@ -155,12 +202,31 @@ static int read_counter(struct my_db *db, const struct sequence_value *v, uint64
     if (res == NULL)
         return -1;
     row = mysql_fetch_row(res);
-    if (row != NULL) {
-        *next = row[3] != NULL ? strtoull(row[3], NULL, 10) : 1;
-        *max = largest(row[4]);
+    if (row != NULL && row[column] != NULL) {
+        *out = strdup(row[column]);
+        invariant(*out != NULL);
     }
     mysql_free_result(res);
     return row != NULL;
+}
+
+/* 1: *next and *max are set, 0: no such counter, -1. */
+static int read_counter(struct my_db *db, const struct sequence_value *v, uint64_t *next,
+                        uint64_t *max, struct err *e)
+{
+    char *type = NULL;
+    char *counter = NULL;
+    int found = ask_one(db, sql_columns, 3, v, &type, e);
+
+    if (found > 0)
+        found = ask_one(db, sql_counters, 2, v, &counter, e);
+    if (found > 0) {
+        *next = counter != NULL ? strtoull(counter, NULL, 10) : 1;
+        *max = largest(type);
+    }
+    free(type);
+    free(counter);
+    return found;
 }
 
 static int raise_counter(struct my_db *db, const struct sequence_value *v, uint64_t to,
@@ -186,12 +252,33 @@ static int raise_counter(struct my_db *db, const struct sequence_value *v, uint6
     return rc;
 }
 
-/* On a connection of its own: DDL would commit the caller's transaction, whose row lock tells that
- * it still may do this. A counter is only ever raised, so that nobody who is late can set a live
- * table's back. */
-int my_sequence_set(struct db *base, const struct sequence_value *v, struct err *e)
+static int set_counter(struct my_db *db, const struct sequence_value *v, uint64_t wanted,
+                       struct err *e)
 {
-    const struct my_db *caller = my_db_from(base);
+    uint64_t next = 0;
+    uint64_t max = 0;
+    int found;
+
+    if (!db->maria && my_execf(db, e, "SET SESSION information_schema_stats_expiry = 0") != 0)
+        return -1;
+    found = read_counter(db, v, &next, &max, e);
+    if (found == 0)
+        return err_set(e, ERR_FATAL, "it has no AUTO_INCREMENT column");
+    if (found < 0)
+        return -1;
+    if (wanted > max)
+        return err_set(e, ERR_DATA, "its AUTO_INCREMENT column cannot hold %" PRIu64, wanted);
+    return wanted > next ? raise_counter(db, v, wanted, e) : 0;
+}
+
+static void close_setter(void *data)
+{
+    my_close(data);
+}
+
+/* The connection beside the caller's; made anew if the server has closed it meanwhile. */
+static int open_setter(struct my_db *caller, struct my_db **out, struct err *e)
+{
     const struct db_options o = {.uri = caller->uri,
                                  .migration = caller->migration,
                                  .use = DB_CONTROL,
@@ -199,30 +286,32 @@ int my_sequence_set(struct db *base, const struct sequence_value *v, struct err 
                                  .back = caller->back,
                                  .fence = &caller->fence};
     struct my_db *db = NULL;
-    uint64_t next = 0;
-    uint64_t max = 0;
+
+    if (caller->setter.data != NULL && my_execf(caller->setter.data, NULL, "DO 0") != 0)
+        my_slot_release(&caller->setter);
+    if (caller->setter.data == NULL) {
+        if (my_connect(&o, &db, e) != 0)
+            return -1;
+        caller->setter = (struct my_slot){.data = db, .release = close_setter};
+    }
+    *out = caller->setter.data;
+    return 0;
+}
+
+/* On a connection of its own: DDL would commit the caller's transaction, whose row lock tells that
+ * it still may do this. A counter is only ever raised, so that nobody who is late can set a live
+ * table's back. */
+int my_sequence_set(struct db *base, const struct sequence_value *v, struct err *e)
+{
+    struct my_db *db;
     int64_t wanted = v->last_value;
-    int rc = -1;
+    int rc = 0;
 
     if (v->called && __builtin_add_overflow(v->last_value, 1, &wanted))
         return err_set(e, ERR_DATA, "table %s.%s: no number follows %" PRId64, v->schema, v->name,
                        v->last_value);
-    if (my_connect(&o, &db, e) != 0)
-        goto out;
-    if (!db->maria && my_execf(db, e, "SET SESSION information_schema_stats_expiry = 0") != 0)
-        goto out;
-    rc = read_counter(db, v, &next, &max, e);
-    if (rc == 0)
-        rc = err_set(e, ERR_FATAL, "it has no AUTO_INCREMENT column");
-    if (rc < 0)
-        goto out;
-    rc = 0;
-    if (wanted > 0 && (uint64_t)wanted > max)
-        rc = err_set(e, ERR_DATA, "its AUTO_INCREMENT column cannot hold %" PRId64, wanted);
-    else if (wanted > 0 && (uint64_t)wanted > next)
-        rc = raise_counter(db, v, (uint64_t)wanted, e);
-out:
-    if (db != NULL)
-        my_close(&db->base);
+    if (open_setter(my_db_from(base), &db, e) != 0)
+        return err_wrap(e, "AUTO_INCREMENT of %s.%s", v->schema, v->name);
+    rc = set_counter(db, v, wanted > 0 ? (uint64_t)wanted : 0, e);
     return rc < 0 ? err_wrap(e, "AUTO_INCREMENT of %s.%s", v->schema, v->name) : 0;
 }

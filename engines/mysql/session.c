@@ -337,7 +337,7 @@ int my_open(const struct db_options *o, struct db **out, struct err *e)
     return 0;
 }
 
-static void slot_release(struct my_slot *slot)
+void my_slot_release(struct my_slot *slot)
 {
     if (slot->data != NULL && slot->release != NULL)
         slot->release(slot->data);
@@ -355,10 +355,11 @@ void my_close(struct db *base)
 
     if (db == NULL)
         return;
-    slot_release(&db->read);
-    slot_release(&db->load);
-    slot_release(&db->scan);
-    slot_release(&db->apply);
+    my_slot_release(&db->read);
+    my_slot_release(&db->load);
+    my_slot_release(&db->scan);
+    my_slot_release(&db->apply);
+    my_slot_release(&db->setter);
     if (db->permit)
         large_row_leave();
     if (db->has_origin && !db->broken) {
@@ -396,7 +397,7 @@ int my_renew(struct my_db *db, struct err *e)
     if (my_connect(&o, &fresh, e) != 0)
         return -1;
     /* Prepared statements lived in the old one. */
-    slot_release(&db->apply);
+    my_slot_release(&db->apply);
     db->conn = fresh->conn;
     db->max_packet = fresh->max_packet;
     fresh->conn = old;
@@ -505,7 +506,7 @@ int my_rollback(struct db *base, struct err *e)
     struct my_db *db = my_db_from(base);
 
     db->has_savepoint = false;
-    slot_release(&db->load);
+    my_slot_release(&db->load);
     if (!db->in_txn)
         return 0;
     if (my_execf(db, e, "ROLLBACK") != 0)

@@ -14,7 +14,8 @@ static int setup(void **state)
     test_sql(db, "GRANT ALL ON lockstep.* TO 'lockstep_s'@'%';"
                  "CREATE TABLE shop.orders (id INT UNSIGNED AUTO_INCREMENT PRIMARY KEY, w INT);"
                  "CREATE TABLE shop.small (w INT, n TINYINT AUTO_INCREMENT UNIQUE);"
-                 "CREATE TABLE shop.plain (id INT PRIMARY KEY)");
+                 "CREATE TABLE shop.plain (id INT PRIMARY KEY);"
+                 "CREATE VIEW shop.of_orders AS SELECT * FROM shop.orders");
     my_close(db);
     db = test_open(test_uri(NULL, "lockstep_s"), DB_CONTROL);
     return 0;
@@ -106,6 +107,28 @@ static void inside_a_transaction(void **state)
     arena_release(&a);
 }
 
+/* The connection that sets them stays, and may have been ended meanwhile. */
+static void beside_the_caller(void **state)
+{
+    struct arena a = ARENA_INIT;
+    struct sequence_value v = read_one(&a, "shop.orders");
+    static const char others[] = "SELECT group_concat(id) FROM information_schema.processlist"
+                                 " WHERE user = 'lockstep_s' AND id <> CONNECTION_ID()";
+    char first[40];
+
+    v.last_value += 10;
+    assert_ok(my_sequence_set(db, &v, &e));
+    snprintf(first, sizeof first, "%s", test_value(db, others));
+    v.last_value += 10;
+    assert_ok(my_sequence_set(db, &v, &e));
+    assert_string_equal(test_value(db, others), first);
+    assert_ok(my_execf(my_db_from(db), &e, "KILL %s", first));
+    v.last_value += 10;
+    assert_ok(my_sequence_set(db, &v, &e));
+    assert_int_equal(read_one(&a, "shop.orders").last_value, v.last_value);
+    arena_release(&a);
+}
+
 static void markers(void **state)
 {
     char token[40];
@@ -125,6 +148,7 @@ int main(void)
         cmocka_unit_test(counters),
         cmocka_unit_test(bounds),
         cmocka_unit_test(inside_a_transaction),
+        cmocka_unit_test(beside_the_caller),
         cmocka_unit_test(markers),
     };
 
