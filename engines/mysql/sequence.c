@@ -14,6 +14,8 @@
 #define SET_LOCK_SECONDS 1
 #define SET_TRIES 4
 #define SET_NAP_MS 20
+#define READ_LOCK_SECONDS 10
+#define PROBE_MS 2000 /* within which the connection that is kept for it answers */
 
 /* ---- markers ---- */
 
@@ -93,16 +95,19 @@ static const char sql_columns[] =
 static const char sql_counters[] =
     "SELECT table_schema, table_name, auto_increment FROM information_schema.tables"
     " WHERE table_type = 'BASE TABLE'";
+/* MySQL asks the storage engine for each row: only of tables that count. */
+static const char sql_that_count[] =
+    " AND (table_schema, table_name) IN (SELECT table_schema, table_name"
+    " FROM information_schema.columns WHERE extra LIKE '%auto_increment%')";
 #define OF_USERS                                                                                   \
     " AND table_schema NOT IN ('mysql', 'sys', 'performance_schema', 'information_schema',"        \
     " '" MY_CONTROL "')"
 
 /* Sessions count by the server's step, unless they have one of their own. */
-static void take_counter(struct arena *a, MYSQL_ROW row, const char *next_text,
-                         struct sequence_value *v)
+static void take_counter(struct arena *a, MYSQL_ROW row, uint64_t counter, struct sequence_value *v)
 {
     uint64_t max = largest(row[3]);
-    int64_t next = next_text != NULL ? (int64_t)strtoull(next_text, NULL, 10) : 1;
+    int64_t next = (int64_t)counter;
 
     v->schema = arena_strdup(a, row[0]);
     v->name = arena_strdup(a, row[1]);
@@ -114,6 +119,20 @@ static void take_counter(struct arena *a, MYSQL_ROW row, const char *next_text,
     v->cache = 1;
     v->called = next > 1;
     v->last_value = next > 1 ? next - 1 : 1;
+}
+
+/* The next number as information_schema tells it. A table that it could not look at (somebody held
+ * a lock for too long, its file is damaged) has a row too, with a warning: NULL on MariaDB, all
+ * bits set on MySQL, where NULL is a counter that has not moved. Neither may be taken for a number.
+ */
+static int read_next(struct my_db *db, const char *text, bool warned, const char *schema,
+                     const char *table, uint64_t *out, struct err *e)
+{
+    *out = text != NULL ? strtoull(text, NULL, 10) : 1;
+    if (db->maria ? text != NULL : !warned || *out < UINT32_MAX)
+        return 0;
+    err_set(e, ERR_RETRY, "the server does not tell the counter of %s.%s", schema, table);
+    return err_hint(e, "see what SELECT AUTO_INCREMENT FROM information_schema.tables warns of");
 }
 
 /* A table and the next number of its counter, which may be NULL. */
@@ -152,32 +171,40 @@ int my_sequences(struct db *base, const struct selection *s, struct arena *a,
     MYSQL_RES *columns = NULL;
     MYSQL_RES *tables = NULL;
     MYSQL_ROW row;
+    bool warned;
+    int rc = 0;
 
     /* MySQL shows counters that are a day old unless it is told not to. */
     if (!db->maria && my_execf(db, e, "SET SESSION information_schema_stats_expiry = 0") != 0)
         return -1;
     columns = my_queryf(db, e, "%s" OF_USERS " ORDER BY 1, 2", sql_columns);
     if (columns != NULL)
-        tables = my_queryf(db, e, "%s" OF_USERS, sql_counters);
+        tables =
+            my_queryf(db, e, "%s" OF_USERS "%s", sql_counters, db->maria ? "" : sql_that_count);
     if (tables == NULL) {
         mysql_free_result(columns);
         return err_wrap(e, "reading AUTO_INCREMENT counters");
     }
+    warned = mysql_warning_count(db->conn) > 0;
     struct counter *all = sorted(tables, a);
     out->n = 0;
     out->v = arena_zalloc(a, sizeof *out->v * ((size_t)mysql_num_rows(columns) + 1));
-    while ((row = mysql_fetch_row(columns)) != NULL) {
+    while (rc == 0 && (row = mysql_fetch_row(columns)) != NULL) {
+        uint64_t next;
         struct counter wanted = {row[0], row[1], NULL};
         const struct counter *found =
             bsearch(&wanted, all, (size_t)mysql_num_rows(tables), sizeof *all, counter_cmp);
 
         /* A view's column, or a table that was made or dropped in between. */
-        if (found != NULL && my_selected(s, row[0], row[1]))
-            take_counter(a, row, found->next, &out->v[out->n++]);
+        if (found == NULL || !my_selected(s, row[0], row[1]))
+            continue;
+        rc = read_next(db, found->next, warned, row[0], row[1], &next, e);
+        if (rc == 0)
+            take_counter(a, row, next, &out->v[out->n++]);
     }
     mysql_free_result(columns);
     mysql_free_result(tables);
-    return 0;
+    return rc;
 }
 
 /* The named column of what the question tells of one table; malloc'd, NULL: NULL. 1, 0: no row, -1.
@@ -221,8 +248,11 @@ static int read_counter(struct my_db *db, const struct sequence_value *v, uint64
     if (found > 0)
         found = ask_one(db, sql_counters, 2, v, &counter, e);
     if (found > 0) {
-        *next = counter != NULL ? strtoull(counter, NULL, 10) : 1;
+        bool warned = mysql_warning_count(db->conn) > 0;
+
         *max = largest(type);
+        if (read_next(db, counter, warned, v->schema, v->name, next, e) != 0)
+            found = -1;
     }
     free(type);
     free(counter);
@@ -276,6 +306,18 @@ static void close_setter(void *data)
     my_close(data);
 }
 
+/* Reading, unlike setting, waits for locks as long as any connection of control. */
+static bool answers(struct my_db *db)
+{
+    int timeout_ms = db->timeout_ms;
+    bool well;
+
+    db->timeout_ms = PROBE_MS;
+    well = my_execf(db, NULL, "SET SESSION lock_wait_timeout = %d", READ_LOCK_SECONDS) == 0;
+    db->timeout_ms = timeout_ms;
+    return well;
+}
+
 /* The connection beside the caller's; made anew if the server has closed it meanwhile. */
 static int open_setter(struct my_db *caller, struct my_db **out, struct err *e)
 {
@@ -287,7 +329,7 @@ static int open_setter(struct my_db *caller, struct my_db **out, struct err *e)
                                  .fence = &caller->fence};
     struct my_db *db = NULL;
 
-    if (caller->setter.data != NULL && my_execf(caller->setter.data, NULL, "DO 0") != 0)
+    if (caller->setter.data != NULL && !answers(caller->setter.data))
         my_slot_release(&caller->setter);
     if (caller->setter.data == NULL) {
         if (my_connect(&o, &db, e) != 0)

@@ -146,38 +146,29 @@ static void table_array(struct buf *b, const struct table_list *tables)
     buf_release(&name);
 }
 
+/* Makes them, and remembers their digest from within the same transaction, so that nobody else can
+ * have touched what is remembered. */
 static int create_objects(struct pg_db *db, struct err *e)
 {
+    PGresult *res = NULL;
     struct buf sql;
-    int rc;
 
     buf_init(&sql, BUF_MAX_TEXT);
     /* One implicit transaction, alone: CREATE IF NOT EXISTS fails when two run at once. */
     buf_adds(&sql, "SELECT pg_advisory_xact_lock(hashtextextended('lockstep.fence', 0));\n");
     for (size_t i = 0; pg_fence_create[i] != NULL; i++)
         buf_adds(&sql, pg_fence_create[i]);
-    rc = buf_check(&sql, "fence functions", e);
-    if (rc == 0)
-        rc = pg_exec(db, sql.data, e);
+    buf_adds(&sql, pg_fence_digest);
+    db->fence[0] = '\0';
+    if (buf_check(&sql, "fence functions", e) == 0 && pg_send(db, sql.data, NULL, e) == 0)
+        res = pg_collect(db, e);
     buf_release(&sql);
-    return rc == 0 ? 0 : err_wrap(e, "installing the fence");
-}
-
-/* 1: *out is the digest of the fence's objects; 0: they are not all there; -1. */
-static int digest_objects(struct pg_db *db, char out[33], struct err *e)
-{
-    struct err own = {0};
-    PGresult *res = pg_query(db, pg_fence_digest, 0, NULL, &own);
-    int found = res != NULL && PQntuples(res) == 1;
-
-    if (found)
-        snprintf(out, 33, "%s", PQgetvalue(res, 0, 0));
+    if (res == NULL)
+        return err_wrap(e, "installing the fence");
+    if (PQntuples(res) == 1)
+        snprintf(db->fence, sizeof db->fence, "%s", PQgetvalue(res, 0, 0));
     PQclear(res);
-    if (res != NULL || strcmp(own.sqlstate, "42P01") == 0 || strcmp(own.sqlstate, "42883") == 0)
-        return found;
-    if (e != NULL)
-        *e = own;
-    return err_wrap(e, "looking at the fence");
+    return 0;
 }
 
 /* To make the objects takes longer than all else that a switch does while nobody may write, and
@@ -185,15 +176,24 @@ static int digest_objects(struct pg_db *db, char out[33], struct err *e)
  * catalog has it word for word. */
 static int ensure_objects(struct pg_db *db, struct err *e)
 {
-    char now[33];
-    int found = db->fence[0] != '\0' ? digest_objects(db, now, e) : 0;
+    struct err own = {0};
+    PGresult *res;
+    bool same;
 
-    if (found < 0 || (found > 0 && strcmp(now, db->fence) == 0))
-        return found < 0 ? -1 : 0;
-    db->fence[0] = '\0';
-    if (create_objects(db, e) != 0)
-        return -1;
-    return digest_objects(db, db->fence, e) < 0 ? -1 : 0;
+    if (db->fence[0] == '\0')
+        return create_objects(db, e);
+    res = pg_query(db, pg_fence_digest, 0, NULL, &own);
+    same = res != NULL && PQntuples(res) == 1 && strcmp(PQgetvalue(res, 0, 0), db->fence) == 0;
+    PQclear(res);
+    if (same)
+        return 0;
+    /* Somebody may have removed them. */
+    if (res == NULL && strcmp(own.sqlstate, "42P01") != 0 && strcmp(own.sqlstate, "42883") != 0) {
+        if (e != NULL)
+            *e = own;
+        return err_wrap(e, "looking at the fence");
+    }
+    return create_objects(db, e);
 }
 
 /* What is yet to be armed: listed tables and those above them must be, the others (partitions and

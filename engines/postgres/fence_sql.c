@@ -303,16 +303,20 @@ const char *const pg_fence_create[] = {sql_tables, sql_check, sql_take,  sql_rea
                                        sql_arm,    sql_guard, sql_event, NULL};
 
 const char pg_fence_digest[] =
-    "SELECT md5(concat_ws(';',"
+    "SELECT hashtextextended(concat_ws(';',"
     " (SELECT string_agg(p::text, ',' ORDER BY p.oid) FROM pg_proc p"
     "   WHERE p.pronamespace = n.oid AND p.proname LIKE 'fence\\_%'),"
     " (SELECT string_agg(concat_ws(',', c.oid, c.relkind, c.relowner, c.relacl), ','"
     "   ORDER BY c.oid) FROM pg_class c WHERE c.relnamespace = n.oid"
     "   AND c.relname IN ('fence', 'fence_exempt', 'fence_lease')),"
+    " (SELECT string_agg(a.attacl::text, ',' ORDER BY a.attrelid, a.attnum) FROM pg_attribute a"
+    "   JOIN pg_class c ON c.oid = a.attrelid WHERE c.relnamespace = n.oid"
+    "   AND c.relname IN ('fence', 'fence_exempt')),"
+    " (SELECT rolsuper FROM pg_roles WHERE rolname = current_user),"
     " (SELECT t::text FROM pg_event_trigger t WHERE t.evtname = '!lockstep_fence'),"
     " (SELECT count(*) FROM lockstep.fence),"
     " (SELECT count(*) FROM lockstep.fence_exempt WHERE role = session_user),"
-    " pg_sequence_last_value('lockstep.fence_lease') IS NULL))"
+    " pg_sequence_last_value('lockstep.fence_lease') IS NULL), 0)"
     " FROM pg_namespace n WHERE n.nspname = 'lockstep'";
 
 const char pg_fence_drop[] =

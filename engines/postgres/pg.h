@@ -44,7 +44,7 @@ struct pg_db {
     bool replication; /* a walsender connection: simple queries only */
     bool large;       /* a large row went through: renewed when the transaction has ended */
     bool deferred;    /* SET CONSTRAINTS ALL DEFERRED holds in this transaction */
-    char fence[33];   /* digest of the fence's objects as this connection made them; "" */
+    char fence[24];   /* digest of the fence's objects as this connection made them; "" */
     struct pg_slot read;
     struct pg_slot load;
     struct pg_slot scan;

@@ -77,11 +77,12 @@ bool pg_is_prepared(struct pg_db *db, const char *sql)
 int pg_prepare(struct pg_db *db, const char *sql, struct err *e)
 {
     struct statements *s = state_of(db);
-    unsigned number = s->next_number;
+    unsigned number;
     char name[40];
 
     if (find(s, sql) != NULL)
         return 0;
+    number = s->next_number++; /* also if it fails: the server may have taken it */
     snprintf(name, sizeof name, "lockstep_%u", number);
     if (db->broken || PQsendPrepare(db->conn, name, sql, 0, NULL) != 1)
         return pg_lost(db, "preparing", e);
@@ -89,7 +90,6 @@ int pg_prepare(struct pg_db *db, const char *sql, struct err *e)
     if (res == NULL)
         return -1;
     PQclear(res);
-    s->next_number++;
     struct prepared *p = make_room(db, s, e);
     if (p == NULL)
         return -1;
@@ -113,6 +113,27 @@ int pg_send_prepared(struct pg_db *db, const char *sql, const struct pg_params *
     return 0;
 }
 
+/* Was it among the last that this was asked about? Now it is. */
+static bool was_said(struct statements *s, const char *sql)
+{
+    uint64_t hash = UINT64_C(14695981039346656037);
+
+    for (const char *p = sql; *p != '\0'; p++)
+        hash = (hash ^ (unsigned char)*p) * UINT64_C(1099511628211);
+    for (size_t i = 0; i < PG_PREPARED_MAX; i++)
+        if (s->said[i] == hash)
+            return true;
+    s->said[s->nsaid++ % PG_PREPARED_MAX] = hash;
+    return false;
+}
+
+bool pg_may_prepare(struct pg_db *db, const char *sql)
+{
+    struct statements *s = state_of(db);
+
+    return find(s, sql) != NULL || (was_said(s, sql) && s->n < PG_PREPARED_MAX);
+}
+
 /* Its name is not used again. */
 void pg_prepared_forget(struct pg_db *db, const char *sql)
 {
@@ -123,18 +144,4 @@ void pg_prepared_forget(struct pg_db *db, const char *sql)
         return;
     free(p->sql);
     *p = s->v[--s->n];
-}
-
-bool pg_was_said(struct pg_db *db, const char *sql)
-{
-    struct statements *s = state_of(db);
-    uint64_t hash = UINT64_C(14695981039346656037);
-
-    for (const char *p = sql; *p != '\0'; p++)
-        hash = (hash ^ (unsigned char)*p) * UINT64_C(1099511628211);
-    for (size_t i = 0; i < PG_PREPARED_MAX; i++)
-        if (s->said[i] == hash)
-            return true;
-    s->said[s->nsaid++ % PG_PREPARED_MAX] = hash;
-    return false;
 }

@@ -14,7 +14,8 @@ int pg_prepare(struct pg_db *db, const char *sql, struct err *e);
 int pg_send_prepared(struct pg_db *db, const char *sql, const struct pg_params *p, struct err *e);
 /* The server does not take it as it was prepared: it is not any more. */
 void pg_prepared_forget(struct pg_db *db, const char *sql);
-/* Was it among the last PG_PREPARED_MAX that this was asked about? If so it is worth preparing. */
-bool pg_was_said(struct pg_db *db, const char *sql);
+/* It is prepared, or was among the last PG_PREPARED_MAX that this was asked about and takes
+ * nobody's place. */
+bool pg_may_prepare(struct pg_db *db, const char *sql);
 
 #endif

@@ -346,13 +346,15 @@ PGresult *pg_query(struct pg_db *db, const char *sql, int nparams, const char *c
 {
     struct pg_params p = {.n = nparams, .values = values, .extended = !db->replication};
 
-    if (says_again(db) && pg_was_said(db, sql)) {
+    if (says_again(db) && pg_may_prepare(db, sql)) {
         struct err own = {0};
         PGresult *res = query_prepared(db, sql, &p, &own);
         bool stale = strcmp(own.sqlstate, "0A000") == 0;
 
-        if (stale)
+        if (stale) {
             pg_prepared_forget(db, sql);
+            own.class = ERR_RETRY;
+        }
         if (res == NULL && e != NULL)
             *e = own;
         if (!stale || pg_in_transaction(db))

@@ -363,11 +363,12 @@ def describe(what, results):
     by_client = sum(r["client_ms"] <= r["high_ms"] for r in results)
     text = (f"{n} {what}: pause median {statistics.median(client):.0f} ms, slowest {client[-1]:.0f} "
             f"ms; predicted in {held} of {n} ({by_client} by the client's clock); "
-            f"{statistics.median(r['rate'] for r in results):.0f} tx/s")
-    if results[0].get("drain"):
-        text += (f" of a drain of {statistics.median(r['drain'] for r in results):.0f}; flip and "
-                 f"round trip {trip(results):.0f} ms, the pause {in_trips(results):.1f} times that")
-    return text
+            f"{statistics.median(r['rate'] for r in results):.0f} ")
+    if not results[0].get("drain"):
+        return text + "tx/s"
+    return text + (f"updates/s, in transactions of {SIZE} beside {BESIDE_RATE} single ones, of a drain "
+                   f"of {statistics.median(r['drain'] for r in results):.0f}; flip and round trip "
+                   f"{trip(results):.0f} ms, the pause {in_trips(results):.1f} times that")
 
 
 def trip(results):

@@ -11,6 +11,7 @@ from .lockstep import Lockstep
 KINDS = ("postgres", "mariadb")
 SIDES = ("source", "target")
 # The side that closes, the side that opens; the state row stands on the latter.
+HELD_MAX_MS = 15000  # what no machine's haste explains, however patient the switch was told to be
 ROADS = {"cutover": ("source", "target"), "rollback": ("target", "source")}
 MIGRATION = "bank"
 CONFIG = """tables: {include: ['%s.*']}
@@ -114,6 +115,9 @@ class Bank:
     def audit(self, verb):
         """Behind a switch: the side that lives, then the other one."""
         other, live = ROADS[verb]
+        held = self.row(verb).get("pause_ms", 0)
+        if held > HELD_MAX_MS:
+            raise Failure(f"{verb}: writes were held for {held} ms")
         return self.clients.audit_both(self.query(live), self.query(other))
 
     def finish(self):

@@ -414,6 +414,7 @@ static void test_said_again(void **state)
     begin();
     assert_null(pg_query(pg_db_from(db), kept, 0, NULL, &e));
     assert_string_equal(e.sqlstate, "0A000");
+    assert_int_equal(e.class, ERR_RETRY);
     assert_ok(pg_rollback(db, &e));
     assert_string_equal(test_value(db, kept), "8");
     test_sql(sql, "DROP TABLE s.kept");
