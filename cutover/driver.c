@@ -2,7 +2,8 @@
  *
  * One normal course: cutover_step connects, takes the coordinator's lease and the state row (under
  * a new epoch), and then for each row asks the guards, records the intent, does the step (again and
- * again while it waits), and records the completion.
+ * again while it waits), and records the completion, while nobody may write in one with the next
+ * row's intent.
  *
  * The dangerous interleavings. (1) A coordinator hangs, a second one takes over, the first wakes
  * up: its epoch is lower on both fences and its version of the state row is old, so it can move
@@ -496,21 +497,32 @@ static const struct cutover_row *next_row(const struct cutover *c)
     return cutover_row_from(c->state);
 }
 
-static int enter(struct cutover *c, struct err *e)
+static void take_up(struct cutover *c, const struct cutover_row *row)
 {
-    const struct cutover_row *row = next_row(c);
-
     invariant(row != NULL);
     c->row = row;
     c->entered = false;
     c->stage = 0;
     c->turn_stage = 0;
     c->began_ms = mono_ms();
+}
+
+/* The intent is recorded. */
+static void begin_row(struct cutover *c)
+{
+    c->entered = true;
+    test_point(cutover_state_name(c->row->to), "before");
+}
+
+static int enter(struct cutover *c, struct err *e)
+{
+    const struct cutover_row *row = next_row(c);
+
+    take_up(c, row);
     if (checks_demand(c, row->guard, e) < 0 ||
         state_set(c, c->state, cutover_state_name(row->to), e) < 0)
         return -1;
-    c->entered = true;
-    test_point(cutover_state_name(row->to), "before");
+    begin_row(c);
     return 0;
 }
 
@@ -526,9 +538,20 @@ static int end_rehearsal(struct cutover *c, struct err *e)
     return 0;
 }
 
+/* While nobody may write, the row that follows is begun with the end of the one before, so that one
+ * record tells both. */
+static const struct cutover_row *follower(const struct cutover_row *row)
+{
+    bool held = row->to >= CUTOVER_FENCED && row->to < CUTOVER_SWITCHED;
+
+    return held ? cutover_row_from(row->to) : NULL;
+}
+
 static int complete(struct cutover *c, struct err *e)
 {
     const struct cutover_row *row = c->row;
+    const struct cutover_row *next = follower(row);
+    int64_t began_ms = c->began_ms;
 
     test_point(cutover_state_name(row->to), "after");
     if (c->r->rehearse)
@@ -536,17 +559,23 @@ static int complete(struct cutover *c, struct err *e)
     note_step(c, cutover_state_name(row->to), mono_ms() - c->began_ms);
     if (row->to == CUTOVER_SWITCHED)
         note_time(c, "ended_at");
-    if (row->to == CUTOVER_CLOSED) {
-        if (checks_demand(c, CHECK_IN_TIME, e) < 0)
-            return -1;
-        c->closing_tried = true;
-    }
-    if (state_set(c, row->to, NULL, e) < 0)
+    if (row->to == CUTOVER_CLOSED && checks_demand(c, CHECK_IN_TIME, e) < 0)
         return -1;
-    say(c, "%-9s %6lld ms  %s", cutover_state_name(row->to), (long long)(mono_ms() - c->began_ms),
+    if (next && checks_demand(c, next->guard, e) < 0) {
+        take_up(c, next); /* that is what is undone */
+        return -1;
+    }
+    c->closing_tried = c->closing_tried || row->to == CUTOVER_CLOSED;
+    if (state_set(c, row->to, next ? cutover_state_name(next->to) : NULL, e) < 0)
+        return -1;
+    say(c, "%-9s %6lld ms  %s", cutover_state_name(row->to), (long long)(mono_ms() - began_ms),
         row->does);
     c->prepared = c->prepared || row->to == CUTOVER_PREPARED;
     c->row = NULL;
+    if (next) {
+        take_up(c, next);
+        begin_row(c);
+    }
     return 0;
 }
 
@@ -562,9 +591,8 @@ static int forward(struct cutover *c, struct err *e)
     if (stop_requested() && c->state < CUTOVER_CLOSED)
         return stop_check(e);
     rc = c->row->step(c, e);
-    if (rc <= 0)
-        return rc;
-    return complete(c, e);
+    c->waits = rc == 0;
+    return rc <= 0 ? rc : complete(c, e);
 }
 
 static int at_end(struct cutover *c, struct err *e)
@@ -581,6 +609,7 @@ static int at_end(struct cutover *c, struct err *e)
 
 int cutover_step(struct cutover *c, struct err *e)
 {
+    c->waits = true;
     if (!c->begun) {
         if (begin(c, e) < 0)
             return -1;
@@ -656,8 +685,10 @@ int cutover_run(const struct cutover_request *r, json_t **record, struct err *e)
     struct cutover *c = cutover_open(r);
     int rc;
 
-    while ((rc = cutover_step(c, e)) == 0)
-        nap_ms(POLL_MS);
+    while ((rc = cutover_step(c, e)) == 0) {
+        if (c->waits)
+            nap_ms(POLL_MS);
+    }
     if (record) {
         *record = cutover_record(c);
         if (rc < 0)

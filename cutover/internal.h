@@ -12,7 +12,7 @@
 
 /* How long a writer that the fence met may go on before its session is ended. */
 #define GRACE_MS 100
-/* As a coordinator waits between two steps; the prediction counts it in. */
+/* How often a coordinator that waits looks. */
 #define POLL_MS 2
 
 /* Which way: the same table serves the way back with the ends exchanged. */
@@ -49,7 +49,6 @@ enum pause_part {
     PART_WRITERS,
     PART_DRAIN,
     PART_DIGEST,
-    PART_REST,
     PARTS
 };
 #define PREDICT_ROUNDS 5
@@ -66,7 +65,6 @@ struct predict {
     bool marked; /* one is waiting for its marker */
     bool passed; /* the marker of the last one that is over came through */
     int64_t marked_ms;
-    int64_t left_ms; /* when the step that set the marker was left; 0: it is known how long for */
     int64_t ms[PARTS][PREDICT_ROUNDS]; /* the last ones */
     bool reading_broke;                /* the digest's connections are in the middle of a table */
     bool reading_failed;               /* one could not be read in time: there is no digest */
@@ -116,6 +114,7 @@ struct cutover {
     /* the step at hand */
     const struct cutover_row *row; /* NULL: none is begun */
     bool entered;                  /* its intent is recorded */
+    bool waits;                    /* its step has nothing to do for the moment */
     bool prepared;                 /* by us */
     int stage;                     /* where a step with several parts stands */
     int turn_stage;                /* the same of turn_prepare */

@@ -93,9 +93,8 @@ static const struct part {
     /* before `settled`, before `closed`, and when what was sealed is drained */
     [PART_GUARDS] = {"guards", 3, ask_guards, "ask the guards",
                      "see what the server of the side that opens is busy with, " LARGER_PAUSE},
-    /* `fenced` done, then each state's begin and end, and that `switched` begins */
-    [PART_RECORD] = {"record", 2 * (CUTOVER_SWITCHED - CUTOVER_FENCED), write_record,
-                     "record a step",
+    /* each end from `fenced` on, with the begin of what follows */
+    [PART_RECORD] = {"record", CUTOVER_SWITCHED - CUTOVER_FENCED, write_record, "record a step",
                      "commits on the side that opens are slow: see to its disk, " LARGER_PAUSE},
     [PART_OPEN] = {"open", 1, move_opening, "open the side that opens",
                    "commits on the side that opens are slow: see to its disk, " LARGER_PAUSE},
@@ -112,8 +111,6 @@ static const struct part {
                     "lower, " LARGER_PAUSE},
     [PART_DIGEST] = {"digest", 1, digest_measure, "compare the small tables",
                      "see what both servers are busy with, " LARGER_PAUSE},
-    [PART_REST] = {"rest", 3, NULL, "between the steps",
-                   "this machine is busy: conduct from another one, " LARGER_PAUSE},
 };
 
 /* ---- adding up ---- */
@@ -290,7 +287,6 @@ static int begin_round(struct cutover *c, struct err *e)
     if (marker_set(c, c->closing, suffix, &c->marker, e) < 0)
         return -1;
     p->marked = true;
-    p->left_ms = mono_ms();
     return 0;
 }
 
@@ -318,10 +314,6 @@ static int end_round(struct cutover *c, struct err *e)
     struct predict *p = &c->predict;
     int rc;
 
-    if (p->left_ms) {
-        *sample(c, PART_REST) = mono_ms() - p->left_ms;
-        p->left_ms = 0;
-    }
     rc = marker_passed(c, e);
     if (rc < 0 || (rc == 0 && mono_ms() - p->marked_ms <= c->r->max_pause_ms))
         return rc;

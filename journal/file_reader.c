@@ -333,8 +333,7 @@ int file_reader_read(struct journal_reader *base, int timeout_ms, struct journal
                      struct err *e)
 {
     struct file_reader *r = reader_of(base);
-    int64_t deadline = 0;
-    int backoff = 0;
+    int64_t began = 0;
 
     give_back(r);
     for (;;) {
@@ -346,9 +345,9 @@ int file_reader_read(struct journal_reader *base, int timeout_ms, struct journal
             continue;
         if (timeout_ms <= 0)
             return 0;
-        if (deadline == 0)
-            deadline = mono_ms() + timeout_ms;
-        if (!journal_wait(&backoff, deadline))
+        if (began == 0)
+            began = mono_ms();
+        if (!journal_wait(began, began + timeout_ms))
             return 0;
     }
 }

@@ -61,8 +61,8 @@ const char *journal_uri_rest(const struct journal_options *o);
 /* True if the note may be kept: short and of one line. */
 int journal_note_check(const char *note, struct err *e);
 
-/* One wait of a reader that found nothing: `backoff` starts at 0 and grows up to 20 ms. False when
- * the deadline (mono_ms) has passed or the process was asked to stop. */
-bool journal_wait(int *backoff, int64_t deadline);
+/* One wait of a reader that has found nothing since `began`, of 1 ms at first and 20 ms at last.
+ * False when the deadline has passed (both mono_ms) or the process was asked to stop. */
+bool journal_wait(int64_t began, int64_t deadline);
 
 #endif

@@ -463,11 +463,10 @@ static int memory_read(struct journal_reader *base, int timeout_ms, struct journ
                        struct err *e)
 {
     struct memory_reader *r = (struct memory_reader *)base;
-    int64_t deadline = timeout_ms > 0 ? mono_ms() + timeout_ms : 0;
-    int backoff = 0;
+    int64_t began = timeout_ms > 0 ? mono_ms() : 0;
     int rc = take(r, out, e);
 
-    while (rc == 0 && timeout_ms > 0 && journal_wait(&backoff, deadline))
+    while (rc == 0 && timeout_ms > 0 && journal_wait(began, began + timeout_ms))
         rc = take(r, out, e);
     return rc;
 }

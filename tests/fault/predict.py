@@ -22,8 +22,7 @@ from rollback import Rollback  # noqa: E402
 POINTS = ["prepared:before", "prepared:after", "rehearsed:before", "undo:before", "undo:after",
           "rehearsed:after"]
 LEGS = ["prepared", "marked", "drained", "settled", "marked again", "drained again", "settled again"]
-PARTS = {"arm", "guards", "record", "open", "fence", "sequences", "writers", "drain", "digest",
-         "rest"}
+PARTS = {"arm", "guards", "record", "open", "fence", "sequences", "writers", "drain", "digest"}
 # What a rehearsal may not leave on the source: the fence, the way back.
 ON_SOURCE = """SELECT
     (SELECT count(*) FROM pg_trigger WHERE tgname LIKE '!lockstep%%')

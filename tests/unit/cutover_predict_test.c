@@ -36,7 +36,7 @@ static void test_a_part_counts_as_often_as_the_pause_has_it(void **state)
     assert_int_equal(each[PART_SEQUENCES].high, 2);
     assert_int_equal(each[PART_FENCE].high, 2);
     assert_int_equal(each[PART_OPEN].high, 1);
-    assert_int_equal(each[PART_RECORD].high, 8);
+    assert_int_equal(each[PART_RECORD].high, 4);
 }
 
 static void test_a_writer_is_bounded_by_the_grace(void **state)
