@@ -304,6 +304,20 @@ static const char *undo_intent(const struct cutover *c)
     return c->r->rehearse ? "prepared" : "undo";
 }
 
+/* What was done but not recorded yet belongs to what is told of it. */
+static void keep_notes(struct cutover *c, json_t *notes)
+{
+    static const char *const newer[] = {"steps", "position", "sequences"};
+
+    json_object_update_missing(c->body, notes);
+    for (size_t i = 0; i < sizeof(newer) / sizeof(newer[0]); i++) {
+        json_t *value = json_object_get(notes, newer[i]);
+
+        if (value)
+            json_object_set(c->body, newer[i], value);
+    }
+}
+
 /* May we take back? Records the intent, which also settles whether `closed` was written. */
 static enum undo_road undo_claim(struct cutover *c)
 {
@@ -323,7 +337,7 @@ static enum undo_road undo_claim(struct cutover *c)
             json_decref(notes);
             return UNDO_LOST;
         }
-        json_object_update_missing(c->body, notes);
+        keep_notes(c, notes);
         json_decref(notes);
         if (loaded && c->state >= CUTOVER_CLOSED)
             return UNDO_FORWARD;
@@ -497,14 +511,14 @@ static const struct cutover_row *next_row(const struct cutover *c)
     return cutover_row_from(c->state);
 }
 
-static void take_up(struct cutover *c, const struct cutover_row *row)
+static void take_up(struct cutover *c, const struct cutover_row *row, int64_t now)
 {
     invariant(row != NULL);
     c->row = row;
     c->entered = false;
     c->stage = 0;
     c->turn_stage = 0;
-    c->began_ms = mono_ms();
+    c->began_ms = now;
 }
 
 /* The intent is recorded. */
@@ -518,7 +532,7 @@ static int enter(struct cutover *c, struct err *e)
 {
     const struct cutover_row *row = next_row(c);
 
-    take_up(c, row);
+    take_up(c, row, mono_ms());
     if (checks_demand(c, row->guard, e) < 0 ||
         state_set(c, c->state, cutover_state_name(row->to), e) < 0)
         return -1;
@@ -547,33 +561,39 @@ static const struct cutover_row *follower(const struct cutover_row *row)
     return held ? cutover_row_from(row->to) : NULL;
 }
 
+static void tell_done(const struct cutover *c, const struct cutover_row *row, int64_t took)
+{
+    say(c, "%-9s %6lld ms  %s", cutover_state_name(row->to), (long long)took, row->does);
+}
+
 static int complete(struct cutover *c, struct err *e)
 {
     const struct cutover_row *row = c->row;
     const struct cutover_row *next = follower(row);
-    int64_t began_ms = c->began_ms;
+    int64_t now = mono_ms();
+    int64_t took = now - c->began_ms;
 
     test_point(cutover_state_name(row->to), "after");
     if (c->r->rehearse)
         return end_rehearsal(c, e);
-    note_step(c, cutover_state_name(row->to), mono_ms() - c->began_ms);
+    note_step(c, cutover_state_name(row->to), took);
     if (row->to == CUTOVER_SWITCHED)
         note_time(c, "ended_at");
     if (row->to == CUTOVER_CLOSED && checks_demand(c, CHECK_IN_TIME, e) < 0)
         return -1;
     if (next && checks_demand(c, next->guard, e) < 0) {
-        take_up(c, next); /* that is what is undone */
+        tell_done(c, row, took);
+        take_up(c, next, now); /* that is what is undone */
         return -1;
     }
     c->closing_tried = c->closing_tried || row->to == CUTOVER_CLOSED;
     if (state_set(c, row->to, next ? cutover_state_name(next->to) : NULL, e) < 0)
         return -1;
-    say(c, "%-9s %6lld ms  %s", cutover_state_name(row->to), (long long)(mono_ms() - began_ms),
-        row->does);
+    tell_done(c, row, took);
     c->prepared = c->prepared || row->to == CUTOVER_PREPARED;
     c->row = NULL;
     if (next) {
-        take_up(c, next);
+        take_up(c, next, now);
         begin_row(c);
     }
     return 0;

@@ -226,6 +226,8 @@ int demand_open(struct cutover *c, struct err *e);
 int undo_prepare(struct cutover *c, struct err *e);
 int undo_fence(struct cutover *c, struct err *e);
 int undo_nothing(struct cutover *c, struct err *e);
+/* Is there a stream that begins on the side that opens? */
+bool has_turn(const struct cutover *c);
 /* A marker in the log of `db`. */
 int marker_set(struct cutover *c, struct db *db, const char *suffix, struct marker *m,
                struct err *e);

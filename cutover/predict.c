@@ -26,7 +26,7 @@
 
 static int ask_guards(struct cutover *c, struct err *e)
 {
-    return checks_demand(c, CHECK_LANES | CHECK_STAGES | CHECK_OPENING_SEALED, e);
+    return checks_demand(c, CHECK_LANES | CHECK_STAGES | CHECK_OPENING_SEALED | CHECK_FOREIGN, e);
 }
 
 static int write_record(struct cutover *c, struct err *e)
@@ -34,10 +34,18 @@ static int write_record(struct cutover *c, struct err *e)
     return state_set(c, c->state, "prepared", e);
 }
 
-/* It is sealed by us already. */
+/* It is sealed by us already. The commit of `closed` is made durable first, and where it opens is
+ * marked. */
 static int move_opening(struct cutover *c, struct err *e)
 {
-    return c->opening->engine->fence_seal(c->opening, c->token, c->epoch, e);
+    const struct engine *engine = c->opening->engine;
+    struct fence_state f;
+    struct marker m;
+
+    if (engine->sync(c->opening, e) < 0 || engine->fence_state(c->opening, &f, e) < 0 ||
+        (has_turn(c) && marker_set(c, c->opening, "po", &m, e) < 0))
+        return -1;
+    return engine->fence_seal(c->opening, c->token, c->epoch, e);
 }
 
 /* Its fence is open, and what another coordinator holds is not lifted by our token. A rehearsal has

@@ -250,8 +250,7 @@ static int mark_open(struct cutover *c, struct db *db, struct err *e)
     return db->engine->mark(db, token, e);
 }
 
-/* Is there a stream that begins on the side that opens? */
-static bool has_turn(const struct cutover *c)
+bool has_turn(const struct cutover *c)
 {
     return c->r->back || (c->r->way_back && fact_bool(c->body, "way_back"));
 }

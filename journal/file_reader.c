@@ -19,6 +19,7 @@ struct file_reader {
     struct mark mark; /* the visible one, when last looked */
     uint64_t number;  /* of the next record */
     uint32_t generation;
+    int64_t quiet_since; /* when a call first found nothing; 0: the last one found a record */
 
     int fd; /* the current segment, or -1 */
     uint64_t first;
@@ -300,6 +301,7 @@ static int deliver(struct file_reader *r, struct journal_record *out, struct err
     if (why)
         return damaged(r, r->offset, why, e);
     r->offset += b.size;
+    r->quiet_since = 0;
     *out = (struct journal_record){.number = r->number++,
                                    .generation = r->generation,
                                    .schema = r->branches[record.branch],
@@ -333,7 +335,7 @@ int file_reader_read(struct journal_reader *base, int timeout_ms, struct journal
                      struct err *e)
 {
     struct file_reader *r = reader_of(base);
-    int64_t began = 0;
+    int64_t deadline = 0;
 
     give_back(r);
     for (;;) {
@@ -345,9 +347,11 @@ int file_reader_read(struct journal_reader *base, int timeout_ms, struct journal
             continue;
         if (timeout_ms <= 0)
             return 0;
-        if (began == 0)
-            began = mono_ms();
-        if (!journal_wait(began, began + timeout_ms))
+        if (r->quiet_since == 0)
+            r->quiet_since = mono_ms();
+        if (deadline == 0)
+            deadline = mono_ms() + timeout_ms;
+        if (!journal_wait(r->quiet_since, deadline))
             return 0;
     }
 }

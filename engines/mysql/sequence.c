@@ -123,13 +123,14 @@ static void take_counter(struct arena *a, MYSQL_ROW row, uint64_t counter, struc
 
 /* The next number as information_schema tells it. A table that it could not look at (somebody held
  * a lock for too long, its file is damaged) has a row too, with a warning: NULL on MariaDB, all
- * bits set on MySQL, where NULL is a counter that has not moved. Neither may be taken for a number.
+ * bits of an int on MySQL, where NULL is a counter that has not moved. Neither may be taken for a
+ * number.
  */
 static int read_next(struct my_db *db, const char *text, bool warned, const char *schema,
                      const char *table, uint64_t *out, struct err *e)
 {
     *out = text != NULL ? strtoull(text, NULL, 10) : 1;
-    if (db->maria ? text != NULL : !warned || *out < UINT32_MAX)
+    if (db->maria ? text != NULL : !warned || *out != UINT32_MAX)
         return 0;
     err_set(e, ERR_RETRY, "the server does not tell the counter of %s.%s", schema, table);
     return err_hint(e, "see what SELECT AUTO_INCREMENT FROM information_schema.tables warns of");

@@ -24,6 +24,7 @@
 #define STOP_GRACE_MS 100
 #define CANCEL_WAIT_MS 2000
 #define DRAIN_MS 2000
+#define STALE_PLAN "0A000"
 
 int64_t pg_deadline(const struct pg_db *db)
 {
@@ -349,12 +350,10 @@ PGresult *pg_query(struct pg_db *db, const char *sql, int nparams, const char *c
     if (says_again(db) && pg_may_prepare(db, sql)) {
         struct err own = {0};
         PGresult *res = query_prepared(db, sql, &p, &own);
-        bool stale = strcmp(own.sqlstate, "0A000") == 0;
+        bool stale = strcmp(own.sqlstate, STALE_PLAN) == 0 && own.class == ERR_RETRY;
 
-        if (stale) {
+        if (stale)
             pg_prepared_forget(db, sql);
-            own.class = ERR_RETRY;
-        }
         if (res == NULL && e != NULL)
             *e = own;
         if (!stale || pg_in_transaction(db))
@@ -398,6 +397,15 @@ static enum err_class class_of(const char *sqlstate)
     return ERR_FATAL;
 }
 
+/* "cached plan must not change result type": what is not supported otherwise has the same state. */
+static bool is_stale_plan(const PGresult *res, const char *sqlstate)
+{
+    const char *function = PQresultErrorField(res, PG_DIAG_SOURCE_FUNCTION);
+
+    return strcmp(sqlstate, STALE_PLAN) == 0 && function != NULL &&
+           strcmp(function, "RevalidateCachedQuery") == 0;
+}
+
 static void hint_for(struct pg_db *db, const char *sqlstate, const char *primary, struct err *e)
 {
     if (strstr(primary, "session_replication_role") != NULL)
@@ -421,7 +429,7 @@ int pg_result_err(struct pg_db *db, const PGresult *res, struct err *e)
         return err_set(e, ERR_BUG, "unexpected answer of the server (%s)",
                        PQresStatus(PQresultStatus(res)));
     }
-    enum err_class class = class_of(sqlstate);
+    enum err_class class = is_stale_plan(res, sqlstate) ? ERR_RETRY : class_of(sqlstate);
     err_set(e, class, "%s%s%s (SQLSTATE %s)", primary != NULL ? primary : "error",
             detail != NULL ? ": " : "", detail != NULL ? detail : "", sqlstate);
     if (e != NULL) {

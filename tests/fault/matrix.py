@@ -67,6 +67,8 @@ def name(case):
 
 
 class Matrix(switch.Bank):
+    disturbed = True
+
     def __init__(self, args, cleanup):
         super().__init__(args, cleanup, lease=LEASE_S, max_pause=20, count=8, pace=0.1,
                          crashes=True, seed=args.seed + 1)

@@ -10,8 +10,8 @@ from .lockstep import Lockstep
 
 KINDS = ("postgres", "mariadb")
 SIDES = ("source", "target")
-# The side that closes, the side that opens; the state row stands on the latter.
 HELD_MAX_MS = 15000  # what no machine's haste explains, however patient the switch was told to be
+# The side that closes, the side that opens; the state row stands on the latter.
 ROADS = {"cutover": ("source", "target"), "rollback": ("target", "source")}
 MIGRATION = "bank"
 CONFIG = """tables: {include: ['%s.*']}
@@ -35,6 +35,8 @@ def draw_direction(args, seed):
 
 
 class Bank:
+    disturbed = False  # by tests that kill and crash in the pause itself
+
     def __init__(self, args, cleanup, lease=30, max_pause=30, **clients):
         self.args, self.cleanup = args, cleanup
         self.lease, self.max_pause, self.clients_are = lease, max_pause, clients
@@ -116,7 +118,7 @@ class Bank:
         """Behind a switch: the side that lives, then the other one."""
         other, live = ROADS[verb]
         held = self.row(verb).get("pause_ms", 0)
-        if held > HELD_MAX_MS:
+        if held > HELD_MAX_MS and not self.disturbed:
             raise Failure(f"{verb}: writes were held for {held} ms")
         return self.clients.audit_both(self.query(live), self.query(other))
 
