@@ -351,8 +351,8 @@ class Batch:
 # ---- the figures ----
 
 def as_predicted(r):
-    """It held, and was worth something: beside the grace of 100 ms that a writer may need."""
-    return r["pause_ms"] <= r["high_ms"] and r["high_ms"] <= 4 * r["expected_ms"] + 150
+    """It held, and was worth something."""
+    return r["pause_ms"] <= r["high_ms"] and r["high_ms"] <= 4 * r["expected_ms"] + 100
 
 
 def describe(what, results):
