@@ -2,11 +2,12 @@
  *
  * The order matters. apply finds that the target's table has been changed alike, and in one
  * transaction empties it, writes the new shape, takes the lane off the stream and asks for
- * "reshape/<table>". Capture opens its stream again with the new shapes and answers with the
- * journal's record from which they hold. Only then does the conductor wait until the source's
- * running transactions have ended, and plan: so the new cut sees all that capture has read with the
- * old shape, and the lane goes on from that record. What says behind it that the shape is another
- * one speaks of another change, and parks the table as any would.
+ * "reshape/<table>". Capture opens its stream again with the new shapes; when it has read all that
+ * the source's log held at that moment (the rows of the old shape, and the change itself), it
+ * answers with the journal's next record, from which they hold. Only then does the conductor wait
+ * until the source's running transactions have ended, and plan: so the new cut sees all that
+ * capture has read with the old shape, and the lane goes on from that record. What says behind it
+ * that the shape is another one speaks of another change, and parks the table as any would.
  *
  * A second change of shape in between might have been read by the stream of the old one and be said
  * only before that record: so the catalog is looked at once more when the copy is there. */

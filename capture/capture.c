@@ -15,7 +15,9 @@
  * what the journal holds; same versions, dropped. (2) Death between append and flush: the journal
  * loses the tail, the note is older, the source still has it all because nothing was acknowledged.
  * (3) Somebody moves the slot, or the journal is lost: then the slot has forgotten what lies behind
- * the note, stream_open sees the gap and refuses. */
+ * the note, stream_open sees the gap and refuses. (4) A table was planned anew: the stream goes on
+ * from the note with the new shape, and reads once more, or for the first time, what still speaks
+ * of the old one. The new shape holds from where the source's log ended when it was taken up. */
 #include "capture/capture.h"
 #include "capture/schema_ids.h"
 #include "control/plan.h"
@@ -69,6 +71,9 @@ struct capture {
     int64_t last_heartbeat_ms;
     int64_t last_full_check_ms;
     int64_t last_shapes_check_ms;
+    struct fact *reshaped; /* requests whose shapes the stream goes by, not answered yet */
+    size_t nreshaped;
+    struct position reshaped_end; /* of the source's log when they were taken up */
     bool paused;
     bool busy;               /* the last step met many events */
     char changed_table[520]; /* said last; the stream says it in every transaction */
@@ -113,6 +118,9 @@ static void capture_stop(struct capture *c)
         c->control->engine->close(c->control);
     c->control = NULL;
     arena_release(&c->arena);
+    facts_release(c->reshaped, c->nreshaped);
+    c->reshaped = NULL;
+    c->nreshaped = 0;
     c->in_txn = false;
     c->idle = (struct position){0, 0};
     c->changed_table[0] = '\0';
@@ -251,8 +259,8 @@ static int open_stream(struct capture *c, uint32_t epoch, struct err *e)
     return c->m->source.engine->stream_open(&request, &c->stream, e);
 }
 
-/* The database's name, for the records' source block. */
-static int open_encoder(struct capture *c, struct err *e)
+/* The database's name, for the records' source block; and where its log ends now. */
+static int ask_source(struct capture *c, struct err *e)
 {
     struct server_identity id = {0};
     struct db *source;
@@ -261,6 +269,8 @@ static int open_encoder(struct capture *c, struct err *e)
     if (migration_open_source(c->m, DB_CONTROL, &source, e) < 0)
         return -1;
     status = source->engine->identify(source, &id, e);
+    if (status == 0 && c->nreshaped)
+        status = source->engine->current_position(source, &c->reshaped_end, e);
     source->engine->close(source);
     if (status < 0)
         return -1;
@@ -272,34 +282,45 @@ static int open_encoder(struct capture *c, struct err *e)
 
 static const char reshape[] = "reshape/";
 
-/* The requests that the shapes, when read after this, have in them. */
 static int find_reshaped(struct capture *c, struct fact **out, size_t *n, struct err *e)
 {
     return c->control->engine->fact_scan(c->control, "request", reshape, out, n, e);
 }
 
-/* The stream goes by the new shapes from the next record on. Answer and removal together: whoever
- * finds the request gone, finds the answer. */
-static int answer_reshaped(struct capture *c, const struct fact *facts, size_t n, struct err *e)
+static bool has_reshaped(const struct capture *c)
+{
+    return c->nreshaped && !c->in_txn && position_cmp(c->pending, c->reshaped_end) >= 0;
+}
+
+/* The stream goes by the new shapes, and nothing that was written before they were planned comes
+ * from the next record on. Answer and removal together: whoever finds the request gone, finds the
+ * answer. */
+static int answer_reshaped(struct capture *c, struct err *e)
 {
     struct db *db = c->control;
+    json_int_t next;
     int status = 0;
 
-    if (n == 0)
+    if (!has_reshaped(c))
         return 0;
+    next = (json_int_t)journal_next(c->writer);
     if (db->engine->begin(db, e) < 0)
         return -1;
-    for (size_t i = 0; status == 0 && i < n; i++) {
-        json_int_t next = (json_int_t)journal_next(c->writer);
-
-        status = answer_put(db, facts[i].key, json_pack("{s:I}", "record", next), e);
+    for (size_t i = 0; status == 0 && i < c->nreshaped; i++) {
+        status = answer_put(db, c->reshaped[i].key, json_pack("{s:I}", "record", next), e);
         if (status == 0)
-            status = request_clear(db, facts[i].key, e);
+            status = request_clear(db, c->reshaped[i].key, e);
     }
-    if (status == 0)
-        return db->engine->commit(db, e);
-    db->engine->rollback(db, NULL);
-    return -1;
+    if (status < 0) {
+        db->engine->rollback(db, NULL);
+        return -1;
+    }
+    if (db->engine->commit(db, e) < 0)
+        return -1;
+    facts_release(c->reshaped, c->nreshaped);
+    c->reshaped = NULL;
+    c->nreshaped = 0;
+    return 0;
 }
 
 /* A table was planned anew: the stream is closed, to be opened with its new shape. It goes on from
@@ -310,7 +331,9 @@ static int look_for_shapes(struct capture *c, struct err *e)
     struct fact *facts;
     size_t n;
 
-    if (c->last_shapes_check_ms && now - c->last_shapes_check_ms < CAPTURE_SHAPES_MS)
+    /* Those that it goes by are answered first. */
+    if (c->nreshaped ||
+        (c->last_shapes_check_ms && now - c->last_shapes_check_ms < CAPTURE_SHAPES_MS))
         return 0;
     c->last_shapes_check_ms = now;
     if (find_reshaped(c, &facts, &n, e) < 0)
@@ -340,8 +363,6 @@ static int demand_lease(struct capture *c, struct err *e)
 static int capture_start(struct capture *c, struct err *e)
 {
     struct stream_fact stream;
-    struct fact *reshaped = NULL;
-    size_t nreshaped = 0;
     char *note = NULL;
     bool exists;
     int status;
@@ -356,11 +377,13 @@ static int capture_start(struct capture *c, struct err *e)
         return -1;
     if (stream.state != STREAM_CREATED)
         return 0;
-    if (find_reshaped(c, &reshaped, &nreshaped, e) < 0)
+    /* In this order: the shapes have all that the requests ask for, and the log's end lies behind
+     * the changes of shape. */
+    if (find_reshaped(c, &c->reshaped, &c->nreshaped, e) < 0)
         return -1;
     status = shapes_load(c->control, &c->arena, &c->shapes, e);
     if (status == 0)
-        status = open_encoder(c, e);
+        status = ask_source(c, e);
     if (status == 0)
         status = owned_journal(c->m, c->control, &c->journal, e);
     if (status == 0)
@@ -374,9 +397,6 @@ static int capture_start(struct capture *c, struct err *e)
         status = declare_schemas(c, e);
     if (status == 0)
         status = open_stream(c, stream.epoch, e);
-    if (status == 0)
-        status = answer_reshaped(c, reshaped, nreshaped, e);
-    facts_release(reshaped, nreshaped);
     if (status < 0)
         return -1;
     set_durable(c, c->pending);
@@ -393,9 +413,10 @@ static int heartbeat(struct capture *c, struct err *e)
 {
     struct record r = {.kind = RECORD_POSITION, .next = c->idle};
     int64_t now = mono_ms();
+    bool awaited = c->nreshaped && position_cmp(c->idle, c->reshaped_end) >= 0;
 
     if (c->in_txn || position_cmp(c->idle, c->pending) <= 0 ||
-        (c->last_heartbeat_ms && now - c->last_heartbeat_ms < CAPTURE_HEARTBEAT_MS))
+        (!awaited && c->last_heartbeat_ms && now - c->last_heartbeat_ms < CAPTURE_HEARTBEAT_MS))
         return 0;
     c->last_heartbeat_ms = now;
     if (append(c, &r, e) < 0)
@@ -584,6 +605,8 @@ int capture_step(struct capture *c, int timeout_ms, struct err *e)
     }
     if (status == 1)
         status = gather(c, timeout_ms, e);
+    if (status >= 0 && answer_reshaped(c, e) < 0)
+        status = -1;
     if (status < 0)
         capture_stop(c);
     return status;

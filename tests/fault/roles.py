@@ -141,18 +141,48 @@ class Roles:
         self.must_live()
         self.say("an apply hung past its lease: verify waited for it, and it goes on")
 
+    @staticmethod
+    def snapshot_ends(lockstep):
+        """By itself, when all is copied."""
+        code = lockstep.roles["snapshot"].wait(90)
+        if code:
+            raise Failure(f"snapshot: exit {code}\n{lockstep.role_tail('snapshot')}")
+        lockstep.roles.pop("snapshot")
+
+    def reshape_behind(self):
+        """A table changes its shape and is copied again while capture is far behind: what it still
+        has to read speaks of the old shape, and must not park the table anew."""
+        capture = self.one.roles["capture"]
+        capture.send_signal(signal.SIGSTOP)
+        try:
+            self.source.psql("shop", user="app", input="".join(
+                f"INSERT INTO small SELECT i, 1 FROM generate_series({n}000, {n}499) i;\n"
+                for n in range(10, 110)))
+            for server in (self.source, self.target):
+                server.query("ALTER TABLE small ADD w int DEFAULT 7", "shop")
+            self.source.query("INSERT INTO small VALUES (9999, 1, 2, 3)", "shop", user="app")
+            self.one.must("tables", "recopy", "public.small")
+            self.one.start_role("snapshot")
+        finally:
+            capture.send_signal(signal.SIGCONT)
+        self.snapshot_ends(self.one)
+        until("small follows again", 30, lambda: self.must_live() or [
+            t["lane"] for t in self.one.status()["tables"] if t["name"] == "public.small"
+        ] == ["following"], every=0.2)
+        self.source.query("INSERT INTO small VALUES (9998, 1, 2, 3)", "shop", user="app")
+        until("its last change is there", 30, lambda: self.target.query(
+            "SELECT 1 FROM small WHERE id = 9998", "shop"))
+        self.say("a table copied again in a new shape while capture was behind")
+
     def end(self):
         for lockstep in (self.one, self.two):
-            code = lockstep.roles["snapshot"].wait(90)
-            if code:
-                raise Failure(f"snapshot: exit {code}\n{lockstep.role_tail('snapshot')}")
+            self.snapshot_ends(lockstep)
         until("following", 60, lambda: self.one.none_parked(self.one.status())["phase"] ==
               "following")
         self.write(8)
         self.one.must("verify", timeout=120)
-        for lockstep in (self.one, self.two):
-            lockstep.roles.pop("snapshot")
         self.lapse()
+        self.reshape_behind()
         until("the last change is there", 30, lambda: self.target.query(
             "SELECT 1 FROM small WHERE id = 2008", "shop"))
         bad, tables = compare.differing(self.source, self.target)
