@@ -4,8 +4,8 @@ applications live (correctness.md C09).
 
 There and back and there again, with somebody who may switch any fence off: a superuser who disables
 the triggers (PostgreSQL), an account that read_only does not hold (MariaDB). What is written so on the
-sealed target before the first switch, on the source behind it, and on the target behind the rollback
-is told by `status` with its facts, survives a kill of the process, is never on the other side, and
+sealed target while the source is fenced undoes that cutover. What is written so on the target before
+the first switch, on the source behind it, and on the target behind the rollback is told by `status` with its facts, survives a kill of the process, is never on the other side, and
 keeps `cutover` and `rollback` from beginning (4) until the user says that it may stay behind.
 
     foreign.py --binary FILE [--from postgres|mariadb] [--to postgres|mariadb] [--keep]
@@ -72,7 +72,8 @@ class Foreign:
         self.lockstep = Lockstep(args.binary, workdir.path / "migration", "foreign", self.source,
                                  self.target, uris=(self.source.uri(), self.target.uri()))
         cleanup.add(self.lockstep.end)
-        self.lockstep.config(f"tables: {{include: ['{self.source.schema}.*']}}\n" +
+        self.lockstep.config(f"tables: {{include: ['{self.source.schema}.*']}}\n"
+                             "cutover: {max_pause: 60s, lease: 20s}\n" +
                              (self.source.fence() or self.target.fence()))
         self.lockstep.start()
         self.lockstep.wait_phase(("following",), 120)
@@ -146,17 +147,35 @@ class Foreign:
         self.must("dry run", self.lockstep.do(verb, "--dry-run")[0], 4)
         self.must("rows behind the refusal", (self.rows("source"), self.rows("target")), before)
 
+    def behind_the_fence(self):
+        """On the sealed target, behind the fence and the comparison of both sides: a guard finds it."""
+        living = self.rows("source")
+        standing = self.lockstep.stand("settled:after", "cutover", "--yes")
+        self.must("ended before it stood", standing.ended(), None)
+        Intruder(self.target).transactions(["INSERT INTO orders VALUES (90, 'in the pause')"])
+        told = self.wait_told("target", 1)
+        self.check_facts("target", told, 1, {"orders": (1, 0, 0, "(90)")})
+        self.must(f"cutover that went on ({standing.text()})", standing.go_on(60), 1)
+        for words in ("though it is sealed", "cutover undone"):
+            if words not in standing.text():
+                raise Failure(f"it does not say {words!r}: {standing.text()}")
+        self.source.write("INSERT INTO stock VALUES (3, 3)")
+        self.source.write("DELETE FROM stock WHERE id = 3")
+        self.must("rows of the living source", self.rows("source"), living)
+        Intruder(self.target).transactions(["DELETE FROM orders WHERE id = 90"])
+        self.wait_told("target", 2)
+
     def before_the_switch(self):
         """C09: on the target, sealed since `prepared`, while the applications write on the source."""
-        self.command("cutover", "--yes", status=-signal.SIGKILL, kill="prepared:after")
+        self.command("cutover", "--yes", "--accept-foreign", status=-signal.SIGKILL, kill="prepared:after")
         living = self.rows("source")
         Intruder(self.target).transactions(["INSERT INTO orders VALUES (100, 'too early')"])
-        told = self.wait_told("target", 1)
-        self.check_facts("target", told, 1, {"orders": (1, 0, 0, "(100)")})
+        told = self.wait_told("target", 3)
+        self.check_facts("target", told, 3, {"orders": (1, 0, 0, "(90)")})
         self.must("rows of the living source", self.rows("source"), living)
         self.refused("cutover")
         Intruder(self.target).transactions(["DELETE FROM orders WHERE id = 100"])
-        self.wait_told("target", 2)
+        self.wait_told("target", 4)
         self.command("cutover", "--yes", "--accept-foreign", status=0)
         self.must("what is told of the target behind it", self.told("target")[0]["not_acknowledged"], 0)
 
@@ -203,9 +222,9 @@ class Foreign:
               every=0.2)
         living = self.rows("source")
         Intruder(self.target).transactions(["UPDATE stock SET n = -1"])
-        told = self.wait_told("target", 3)
+        told = self.wait_told("target", 5)
         self.must("not acknowledged", told["not_acknowledged"], 1)
-        self.check_facts("target", told, 3, {"stock": (0, 1, 0, "(1)")})
+        self.check_facts("target", told, 5, {"stock": (0, 1, 0, "(1)")})
         self.must("rows of the living source", self.rows("source"), living)
         self.refused("cutover")
 
@@ -220,12 +239,13 @@ class Foreign:
         raise Failure("the source takes an application's write behind the second switch")
 
     def go(self):
+        self.behind_the_fence()
         self.before_the_switch()
         self.settle("target")
         self.behind_the_switch()
         self.behind_the_rollback()
         Intruder(self.target).transactions([f"UPDATE stock SET n = {self.rows('source')['stock'][0][1]}"])
-        self.wait_told("target", 4)
+        self.wait_told("target", 6)
         self.command("cutover", "--yes", "--accept-foreign", status=0)
         self.settle("target")
         self.refuses_again()
