@@ -102,8 +102,8 @@ static void write_record(struct cli *c, const struct cutover_request *r, const j
 static void put_members(struct cli *c, const json_t *record)
 {
     static const char *const members[] = {
-        "state",     "direction", "position",         "pause_ms",         "predicted", "hook",
-        "sequences", "way_back",  "way_back_refused", "foreign_accepted", "steps"};
+        "state", "direction", "position", "flip_ms",          "pause_ms",         "predicted",
+        "hook",  "sequences", "way_back", "way_back_refused", "foreign_accepted", "steps"};
 
     for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++) {
         json_t *value = json_object_get(record, members[i]);

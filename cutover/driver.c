@@ -681,6 +681,7 @@ void cutover_close(struct cutover *c)
         lease_release(c->opening, "cutover", c->r->m->holder, &ignored);
     disconnect_sides(c);
     state_clear(c);
+    arena_release(&c->sequences.arena);
     arena_release(&c->arena);
     free(c);
 }

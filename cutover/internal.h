@@ -70,6 +70,13 @@ struct predict {
     bool reading_failed;               /* one could not be read in time: there is no digest */
 };
 
+/* Both sides', as they were read last. */
+struct sequences_seen {
+    struct arena arena;
+    struct sequence_list closing;
+    struct sequence_list opening;
+};
+
 /* Keeps the fence's lease and the coordinator's alive (renew.c). */
 struct renewer {
     const struct cutover *c;
@@ -123,6 +130,7 @@ struct cutover {
     int64_t began_ms;
     struct marker marker;
     struct predict predict;
+    struct sequences_seen sequences;
 
     /* a rehearsal */
     enum cutover_state was; /* as it was found */
@@ -235,7 +243,7 @@ int marker_set(struct cutover *c, struct db *db, const char *suffix, struct mark
 int marker_reached(struct cutover *c, struct db *db, const struct marker *m, struct checkpoint *at,
                    struct err *e);
 
-/* 1: apply is past c->marker, and what it wrote is durable; 0: not yet. */
+/* 1: apply is past c->marker; 0: not yet. What it wrote is durable when a later commit is. */
 int marker_passed(struct cutover *c, struct err *e);
 /* ERR_REFUSED: it has been waited for as long as a pause may be. */
 int marker_too_late(const struct cutover *c, struct err *e);
@@ -271,7 +279,11 @@ enum ahead sequence_ahead(const struct sequence_value *from, const struct sequen
 
 /* ---- sequences.c ---- */
 
-/* Reads the closing side's, sets those of the opening side that differ, while the row is ours. */
+/* Both sides'. */
+int sequences_read(struct cutover *c, struct err *e);
+/* Sets those of the opening side that differ, as they were read last, while the row is ours. */
+int sequences_set(struct cutover *c, struct err *e);
+/* Reads and sets. */
 int sequences_copy(struct cutover *c, struct err *e);
 
 /* ---- digest.c ---- */

@@ -196,6 +196,7 @@ static void print_pause(const struct page *p)
              fact_text(predicted, "at") ? fact_text(predicted, "at") : "", text);
     if (pause)
         line(p, "| writes were held for | %lld ms |", (long long)json_integer_value(pause));
+    fact_row(p, "of it the flip of the fence", "flip_ms");
     fact_row(p, "allowed (max_pause)", "max_pause_ms");
     if (predicted)
         print_parts(p, json_object_get(predicted, "parts"));

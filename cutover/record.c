@@ -55,6 +55,7 @@ void notes_begin(struct cutover *c)
     static const char *const old[] = {"undone_because",
                                       "writers_1",
                                       "writers_2",
+                                      "flip_ms",
                                       "pause_ms",
                                       "position",
                                       "sequences",

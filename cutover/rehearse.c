@@ -58,6 +58,7 @@ static int step_rehearse(struct cutover *c, struct err *e)
     note_step(c, legs[c->leg].name, took);
     say(c, "%-13s %6lld ms", legs[c->leg].name, (long long)took);
     c->leg_ms = 0;
+    c->stage = 0;
     return ++c->leg == LEGS;
 }
 

@@ -1,5 +1,6 @@
 /* Sequences are not in the log, and nextval passes every fence, so they are read and set again
- * until the seal, and the last reading counts (correctness.md C04).
+ * until the seal, and the last reading counts (correctness.md C04). They are read beside a drain,
+ * which hides the time that it takes, and set behind it, where nothing of apply is in the way.
  *
  * A coordinator that hung and goes on late must not set a live side's sequences back: each round
  * runs while the state row is locked and still ours; a successor waits for that lock. The server
@@ -20,11 +21,21 @@ struct outcome {
     int64_t set;
 };
 
+/* One that is to be set. */
+struct setting {
+    struct setting *next;
+    const struct sequence_value *from;
+    struct sequence_value to;
+    struct outcome *done;
+};
+
 /* One round of it. */
 struct copying {
     struct cutover *c;
     struct db *db; /* of the side that opens */
     const struct sequence_list *there;
+    struct setting *first;
+    struct setting **last;
     json_t *alone;  /* names of those without a counterpart */
     json_t *tight;  /* of those near their end, with how many numbers are left */
     json_t *unsafe; /* of those that count the other way there */
@@ -104,8 +115,8 @@ static void tell_name(json_t *list, const struct sequence_value *v)
     json_array_append_new(list, json_sprintf("%s.%s", v->schema, v->name));
 }
 
-static int set_there(struct copying *k, const struct sequence_value *from,
-                     const struct sequence_value *there, struct outcome *out, struct err *e)
+static void plan_one(struct copying *k, const struct sequence_value *from,
+                     const struct sequence_value *there, struct outcome *out)
 {
     struct sequence_value to = *there;
     uint64_t left;
@@ -118,17 +129,20 @@ static int set_there(struct copying *k, const struct sequence_value *from,
             k->tight,
             json_pack("{s:o, s:I}", "name", json_sprintf("%s.%s", from->schema, from->name), "left",
                       left > INT64_MAX ? (json_int_t)INT64_MAX : (json_int_t)left));
-    if (ahead == AHEAD_SET && !same(there, &to) && set_one(k->db, from, &to, e) < 0)
-        return -1;
-    *out = (struct outcome){true, there->last_value,
-                            ahead == AHEAD_SET ? to.last_value : there->last_value};
-    return 0;
+    *out = (struct outcome){true, there->last_value, there->last_value};
+    if (ahead == AHEAD_SET && !same(there, &to)) {
+        struct setting *one = arena_zalloc(&k->c->sequences.arena, sizeof(*one));
+
+        *one = (struct setting){NULL, from, to, out};
+        *k->last = one;
+        k->last = &one->next;
+    }
 }
 
 /* By its name where both ends are the same engine; else, and where the name is another, by the
- * column that it feeds. 1: set, 0: it has no counterpart, -1. */
-static int set_counterparts(struct copying *k, const struct sequence_value *v, struct outcome *out,
-                            struct err *e)
+ * column that it feeds. False: it has no counterpart. */
+static bool plan_counterparts(struct copying *k, const struct sequence_value *v,
+                              struct outcome *out)
 {
     struct cutover *c = k->c;
     const struct sequence_list *there = k->there;
@@ -136,21 +150,22 @@ static int set_counterparts(struct copying *k, const struct sequence_value *v, s
     const char *schema = migration_schema_there(c->m, v->schema);
     const struct sequence_value *named = same_engine ? by_name(there, schema, v->name) : NULL;
     struct sequence_value as_named = *v;
-    int found = 0;
+    bool found = false;
 
     for (size_t i = 0; !named && i < c->tables.n; i++) {
         const struct table *t = c->tables.v[i];
         const struct sequence_value *to = feeds(v, t) ? counterpart(t, v, there) : NULL;
 
-        if (to && set_there(k, v, to, out, e) < 0)
-            return -1;
+        if (to)
+            plan_one(k, v, to, out);
         found = found || to;
     }
     if (!named && (found || !same_engine))
         return found;
     /* If it is missing there, the server says so. */
     as_named.schema = schema;
-    return set_there(k, v, named ? named : &as_named, out, e) < 0 ? -1 : 1;
+    plan_one(k, v, named ? named : &as_named, out);
+    return true;
 }
 
 /* Nothing is wrong with those, but somebody should know. */
@@ -168,23 +183,45 @@ static void note_list(struct cutover *c, const char *name, json_t *list, const c
     free(text);
 }
 
-static int set_differing(struct cutover *c, const struct sequence_list *from,
-                         const struct sequence_list *there, struct outcome *done, struct err *e)
+/* In one transaction, while the row is ours. */
+static int set_planned(const struct copying *k, struct err *e)
 {
-    struct db *db = c->opening;
-    struct copying k = {c, db, there, json_array(), json_array(), json_array()};
-    int rc = db->engine->begin(db, e);
+    struct db *db = k->db;
+    int rc = k->first ? db->engine->begin(db, e) : 0;
 
+    if (!k->first || rc < 0)
+        return rc;
+    rc = db->engine->limit_idle(db, IDLE_MS, e);
     if (rc == 0)
-        rc = db->engine->limit_idle(db, IDLE_MS, e);
-    if (rc == 0 && (rc = state_hold(c, e)) == 0) {
-        for (size_t i = 0; i < from->n && rc >= 0; i++) {
-            rc = set_counterparts(&k, &from->v[i], &done[i], e);
-            if (rc == 0)
-                tell_name(k.alone, &from->v[i]);
-        }
+        rc = state_hold(k->c, e);
+    for (struct setting *one = k->first; one && rc == 0; one = one->next) {
+        rc = set_one(db, one->from, &one->to, e);
+        one->done->set = one->to.last_value;
     }
-    if (rc >= 0) {
+    if (rc == 0)
+        return db->engine->commit(db, e);
+    db->engine->rollback(db, NULL);
+    return -1;
+}
+
+static int set_differing(struct cutover *c, struct outcome *done, struct err *e)
+{
+    const struct sequence_list *from = &c->sequences.closing;
+    struct copying k = {.c = c,
+                        .db = c->opening,
+                        .there = &c->sequences.opening,
+                        .alone = json_array(),
+                        .tight = json_array(),
+                        .unsafe = json_array()};
+    int rc;
+
+    k.last = &k.first;
+    for (size_t i = 0; i < from->n; i++) {
+        if (!plan_counterparts(&k, &from->v[i], &done[i]))
+            tell_name(k.alone, &from->v[i]);
+    }
+    rc = set_planned(&k, e);
+    if (rc == 0) {
         note_list(c, "sequences_left_out", k.alone,
                   "sequences that nothing on the other side counts");
         note_list(c, "sequences_tight", k.tight, "sequences near their end, too near for a margin");
@@ -194,10 +231,7 @@ static int set_differing(struct cutover *c, const struct sequence_list *from,
     json_decref(k.alone);
     json_decref(k.tight);
     json_decref(k.unsafe);
-    if (rc >= 0)
-        return db->engine->commit(db, e);
-    db->engine->rollback(db, NULL);
-    return -1;
+    return rc;
 }
 
 /* The value that its counterpart had when this attempt first read it; else `now`. All readings
@@ -256,27 +290,33 @@ static void select_opening(const struct cutover *c, struct arena *a, struct sele
         selection_there(&c->r->m->selection, &c->tables, a, out);
 }
 
-int sequences_copy(struct cutover *c, struct err *e)
+int sequences_read(struct cutover *c, struct err *e)
 {
+    struct sequences_seen *seen = &c->sequences;
     struct selection closing;
     struct selection opening;
-    struct arena a = ARENA_INIT;
-    struct sequence_list from = {0};
-    struct sequence_list there = {0};
-    struct outcome *done;
-    int rc = -1;
 
-    select_closing(c, &a, &closing);
-    select_opening(c, &a, &opening);
-    if (c->closing->engine->sequences(c->closing, &closing, &a, &from, e) < 0 ||
-        c->opening->engine->sequences(c->opening, &opening, &a, &there, e) < 0)
-        goto out;
-    done = arena_zalloc(&a, (from.n + 1) * sizeof(*done));
-    if (from.n > 0 && set_differing(c, &from, &there, done, e) < 0)
-        goto out;
-    note_sequences(c, &from, done);
-    rc = 0;
-out:
-    arena_release(&a);
-    return rc < 0 ? err_wrap(e, "copying the sequences") : 0;
+    arena_reset(&seen->arena);
+    select_closing(c, &seen->arena, &closing);
+    select_opening(c, &seen->arena, &opening);
+    if (c->closing->engine->sequences(c->closing, &closing, &seen->arena, &seen->closing, e) < 0 ||
+        c->opening->engine->sequences(c->opening, &opening, &seen->arena, &seen->opening, e) < 0)
+        return err_wrap(e, "reading the sequences");
+    return 0;
+}
+
+int sequences_set(struct cutover *c, struct err *e)
+{
+    const struct sequence_list *from = &c->sequences.closing;
+    struct outcome *done = arena_zalloc(&c->sequences.arena, (from->n + 1) * sizeof(*done));
+
+    if (set_differing(c, done, e) < 0)
+        return err_wrap(e, "setting the sequences");
+    note_sequences(c, from, done);
+    return 0;
+}
+
+int sequences_copy(struct cutover *c, struct err *e)
+{
+    return sequences_read(c, e) < 0 ? -1 : sequences_set(c, e);
 }

@@ -42,9 +42,8 @@ static int mark_closing(struct cutover *c, const char *suffix, struct err *e)
     return marker_set(c, c->closing, suffix, &c->marker, e);
 }
 
-/* The same connection asks and syncs: had the server crashed in between, the second call would
- * fail.
- */
+/* Apply may commit asynchronously. That is durable with the next commit of this connection, the
+ * record of the step: had the server crashed in between, that would fail. */
 int marker_passed(struct cutover *c, struct err *e)
 {
     struct checkpoint at;
@@ -53,8 +52,6 @@ int marker_passed(struct cutover *c, struct err *e)
 
     if (rc <= 0)
         return rc;
-    if (c->opening->engine->sync(c->opening, e) < 0)
-        return -1;
     c->road.closing.engine->position_text(at.next, text, sizeof(text));
     note(c, "position", json_string(text));
     return 1;
@@ -152,6 +149,7 @@ int step_fence(struct cutover *c, struct err *e)
     c->flipped_ms = mono_ms();
     if (db->engine->fence_flip(db, c->token, c->epoch, c->r->lease_ms, e) < 0)
         return -1;
+    note(c, "flip_ms", json_integer(pause_ms(c)));
     renewer_fence(c);
     if (wait_for_writers(c, "writers_1", e) < 0 || mark_closing(c, "1", e) < 0)
         return -1;
@@ -162,12 +160,17 @@ int step_fence(struct cutover *c, struct err *e)
 
 int step_drain(struct cutover *c, struct err *e)
 {
+    if (c->stage == 0) {
+        if (sequences_read(c, e) < 0)
+            return -1;
+        c->stage = 1;
+    }
     return marker_passed(c, e);
 }
 
 int step_settle(struct cutover *c, struct err *e)
 {
-    if (sequences_copy(c, e) < 0)
+    if (sequences_set(c, e) < 0)
         return -1;
     return digest_compare(c, e) < 0 ? -1 : 1;
 }
@@ -198,7 +201,7 @@ int step_close(struct cutover *c, struct err *e)
     int rc;
 
     if (c->stage == 0) {
-        if (seal(c, e) < 0)
+        if (seal(c, e) < 0 || sequences_read(c, e) < 0)
             return -1;
         c->stage = 1;
     }
@@ -206,7 +209,7 @@ int step_close(struct cutover *c, struct err *e)
     if (rc <= 0)
         return rc;
     /* A table that was parked in the meantime lacks what was drained past it. */
-    if (checks_demand(c, CHECK_LANES | CHECK_IN_TIME, e) < 0 || sequences_copy(c, e) < 0)
+    if (checks_demand(c, CHECK_LANES | CHECK_IN_TIME, e) < 0 || sequences_set(c, e) < 0)
         return -1;
     return 1;
 }

@@ -53,7 +53,7 @@ const struct cutover_row cutover_rows[] = {
      .guard = CHECK_IN_TIME,
      .step = step_drain,
      .undo = undo_nothing,
-     .does = "wait until apply is past the first marker and what it wrote is durable",
+     .does = "wait until apply is past the first marker, and read the sequences meanwhile",
      .undoes = "nothing: waiting changed nothing",
      .why = "nearly all that is to be applied is applied while the fence can still lapse"},
     {.from = CUTOVER_DRAINED,
@@ -61,7 +61,7 @@ const struct cutover_row cutover_rows[] = {
      .guard = CHECK_IN_TIME | CHECK_LANES,
      .step = step_settle,
      .undo = undo_nothing,
-     .does = "copy the sequences, compare the small tables of the quiet pair by a digest",
+     .does = "set the sequences, compare the small tables of the quiet pair by a digest",
      .undoes = "nothing: the sequences of a sealed side are set again before it opens",
      .why = "so that only what moved meanwhile is left to be set behind the seal"},
     {.from = CUTOVER_SETTLED,
@@ -69,8 +69,8 @@ const struct cutover_row cutover_rows[] = {
      .guard = CHECK_IN_TIME | CHECK_LANES | CHECK_STAGES | CHECK_OPENING_SEALED | CHECK_FOREIGN,
      .step = step_close,
      .undo = undo_fence,
-     .does = "seal the closing side for good, wait for writers again, set the second marker, wait "
-             "until apply is past it, copy the sequences again",
+     .does = "seal the closing side for good, wait for writers again, set the second marker, read "
+             "the sequences again, wait until apply is past it, set them",
      .undoes = "lift the closing side's seal",
      .why = "safety rests on this alone: an early lapse of the lease lies before the second "
             "marker, so it is drained"},

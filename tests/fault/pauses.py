@@ -14,8 +14,8 @@ A batch is a migration of its own: N times there (cutover) and back (rollback), 
 so that batches add up. A batch with less than 20 % idle CPU is void, says so, and does not count.
 --report adds the lines up, a direction at a time; exit 1 unless --want cutovers of each counted and the
 aims of the switch are met. At a given rate: median at most 500 ms, slowest at most 2 s, the prediction
-held in nine of ten. At half the drain: median at most three times what the flip of the fence and the
-round trip of a marker took, measured before each pause by the same run.
+held in nine of ten. At half the drain: median at most three times what the flip of the fence, in that
+same pause, and the round trip of a marker, measured before it, took.
 """
 
 import argparse
@@ -307,9 +307,10 @@ class Batch:
             "command": command, "client_ms": round(seen["ms"], 1), "pause_ms": answer["pause_ms"],
             **{name: predicted[name] for name in ("low_ms", "expected_ms", "high_ms")},
             "parts": {p["part"]: p["expected_ms"] for p in predicted["parts"]},
-            # Once each: the flip and a marker's round trip.
-            "trip_ms": sum(statistics.median(p["samples_ms"]) for p in predicted["parts"]
-                           if p["part"] in ("fence", "drain")),
+            # Once each: the flip, as it was made, and a marker's round trip, as measured before.
+            "flip_ms": answer["flip_ms"],
+            "trip_ms": answer["flip_ms"] + sum(statistics.median(p["samples_ms"])
+                                               for p in predicted["parts"] if p["part"] == "drain"),
             "steps": {s["state"]: s["took_ms"] for s in answer["steps"]}})
         got = self.results[-1]
         print(f"{command:8}  {got['client_ms']:7.1f} ms by the client, {got['pause_ms']} by "
