@@ -46,6 +46,8 @@
  */
 #define CAPTURE_PAUSE_PERCENT 97
 #define CAPTURE_FULL_CHECK_MS 1000
+/* What a record may take in the journal beside its datum. */
+#define CAPTURE_RECORD_MAX_COST 256
 /* How often a table's new shape is looked for. */
 #define CAPTURE_SHAPES_MS 500
 /* The encoding buffer keeps this much between records. */
@@ -70,6 +72,8 @@ struct capture {
     size_t unflushed;        /* bytes */
     int64_t last_heartbeat_ms;
     int64_t last_full_check_ms;
+    uint64_t room;     /* of the journal when it was last looked at; 0: it was not */
+    uint64_t appended; /* bytes since, at most */
     int64_t last_shapes_check_ms;
     struct fact *reshaped; /* requests whose shapes the stream goes by, not answered yet */
     size_t nreshaped;
@@ -125,6 +129,7 @@ static void capture_stop(struct capture *c)
     c->idle = (struct position){0, 0};
     c->changed_table[0] = '\0';
     c->unflushed = 0;
+    c->room = 0;
     c->busy = false;
 }
 
@@ -176,6 +181,7 @@ static int append(struct capture *c, const struct record *r, struct err *e)
     if (journal_append(c->writer, id, c->datum.data, c->datum.len, &number, e) < 0)
         return -1;
     c->unflushed += c->datum.len;
+    c->appended += c->datum.len + CAPTURE_RECORD_MAX_COST;
     if (c->datum.cap > CAPTURE_BUFFER_KEEP)
         buf_reset(&c->datum, 0);
     return 0;
@@ -521,21 +527,26 @@ static int handle(struct capture *c, const struct event *ev, struct err *e)
     return err_set(e, ERR_BUG, "an event of unknown kind %d", (int)ev->kind);
 }
 
-/* The journal's ceiling: capture stands still, and keeps telling the source that it lives. */
+/* The journal's ceiling: capture stands still, and keeps telling the source that it lives. A broker
+ * takes up to a fifth of a second to say how full a topic is, so it is not asked before what was
+ * appended since may have filled half of the room that there was. */
 static int check_room(struct capture *c, struct err *e)
 {
+    uint64_t max = c->m->journal.max_bytes / 100 * CAPTURE_PAUSE_PERCENT;
     struct journal_stats stats = {0};
     int64_t now = mono_ms();
+    bool lately = c->last_full_check_ms && now - c->last_full_check_ms < CAPTURE_FULL_CHECK_MS &&
+                  c->appended < CAPTURE_FLUSH_BYTES;
     bool full;
 
-    if (c->last_full_check_ms && now - c->last_full_check_ms < CAPTURE_FULL_CHECK_MS)
+    if (max == 0 || lately || (!c->paused && c->appended < c->room / 2))
         return 0;
     c->last_full_check_ms = now;
     if (journal_stat(&c->m->journal, &stats, e) < 0)
         return -1;
-    full =
-        c->m->journal.max_bytes &&
-        stats.bytes + stats.bytes * (100 - CAPTURE_PAUSE_PERCENT) / 100 > c->m->journal.max_bytes;
+    full = stats.bytes > max;
+    c->room = full ? 0 : max - stats.bytes;
+    c->appended = 0;
     if (full != c->paused)
         log_event(full ? LOG_WARN : LOG_INFO, "capture", full ? "journal-full" : "journal-room",
                   "bytes=%llu max=%llu", (unsigned long long)stats.bytes,

@@ -21,6 +21,7 @@ from harness.lockstep import Lockstep  # noqa: E402
 from harness.servers import Server, make_database, make_roles  # noqa: E402
 
 ROWS = 60_000
+JOURNAL_MAX = 64 << 20
 SCHEMA = f"""
 CREATE TABLE big (id bigint PRIMARY KEY, v text);
 CREATE TABLE small (id int PRIMARY KEY, big bigint REFERENCES big (id), n int DEFAULT 0);
@@ -28,7 +29,7 @@ INSERT INTO big SELECT i, repeat(md5(i::text), 6) FROM generate_series(1, {ROWS}
 INSERT INTO small SELECT i, i FROM generate_series(1, 1000) i;
 GRANT ALL ON ALL TABLES IN SCHEMA public TO app;
 """
-CONFIG = "snapshot: {workers: 1, chunk_size: 1MiB, max_rate: 1MiB}\n"
+CONFIG = "snapshot: {workers: 1, chunk_size: 1MiB, max_rate: 1MiB}\njournal_max: 64MiB\n"
 
 
 class Roles:
@@ -69,9 +70,12 @@ class Roles:
         return self.target.value("SELECT count(*) FROM big", "shop")
 
     def must_live(self):
+        self.must_live_but(None)
+
+    def must_live_but(self, dead):
         for lockstep in (self.one, self.two):
             for role, process in lockstep.roles.items():
-                if process.poll() is not None:
+                if role != dead and process.poll() is not None:
                     raise Failure(f"{role} ended by itself (exit {process.returncode}):\n"
                                   f"{lockstep.role_tail(role)}")
 
@@ -174,6 +178,29 @@ class Roles:
             "SELECT 1 FROM small WHERE id = 9998", "shop"))
         self.say("a table copied again in a new shape while capture was behind")
 
+    def fill_journal(self):
+        """Without apply the journal grows to its ceiling, where capture waits; it goes on with room."""
+        def said(word):
+            return word in (self.one.folder / "capture.log").read_text()
+
+        self.one.kill_role("apply")
+        self.source.psql("shop", user="app", input="".join(
+            f"UPDATE big SET v = reverse(v) WHERE id > {n} AND id <= {n + 5000};\n"
+            for n in [*range(0, ROWS, 5000)] * 5))
+        until("capture pauses", 60, lambda: self.must_live_but("apply") or said("journal-full"),
+              every=0.2)
+        size = sum(f.stat().st_size for f in (self.one.folder / "journal").rglob("*") if f.is_file())
+        if not 0.9 * JOURNAL_MAX < size <= JOURNAL_MAX:
+            raise Failure(f"capture paused at {size} bytes of {JOURNAL_MAX}")
+        if not any("journal_max" in w for w in self.one.status()["warnings"]):
+            raise Failure(f"status does not warn: {self.one.status()['warnings']}")
+        self.one.start_role("apply")
+        until("capture goes on", 60, lambda: self.must_live() or said("journal-room"), every=0.2)
+        self.source.query("UPDATE small SET n = -1 WHERE id = 7", "shop", user="app")
+        until("the last change is there", 60, lambda: self.target.query(
+            "SELECT 1 FROM small WHERE id = 7 AND n = -1", "shop"), every=0.2)
+        self.say("capture waited at the journal's ceiling, and went on")
+
     def end(self):
         for lockstep in (self.one, self.two):
             self.snapshot_ends(lockstep)
@@ -183,6 +210,7 @@ class Roles:
         self.one.must("verify", timeout=120)
         self.lapse()
         self.reshape_behind()
+        self.fill_journal()
         until("the last change is there", 30, lambda: self.target.query(
             "SELECT 1 FROM small WHERE id = 2008", "shop"))
         bad, tables = compare.differing(self.source, self.target)
