@@ -121,7 +121,7 @@ int reshape_store(struct apply *a, const struct table *t, struct err *e)
     int status = shape_store(a->db, t, e);
 
     if (status == 0)
-        status = request_put(a->db, key, json_object(), e);
+        status = request_put(a->db, key, json_pack("{s:I}", "version", (json_int_t)t->version), e);
     arena_release(&arena);
     return status;
 }

@@ -301,28 +301,52 @@ static bool has_reshaped(const struct capture *c)
 /* The stream goes by the new shapes, and nothing that was written before they were planned comes
  * from the next record on. Answer and removal together: whoever finds the request gone, finds the
  * answer. */
+/* Is it still what was asked for? A death may have left a request that its answer, on the way to
+ * the server, takes away: then a second answer would stand where the first was believed. */
+static int still_asked(struct db *db, const struct fact *taken, struct err *e)
+{
+    struct fact now = {0};
+    int found = db->engine->fact_get(db, "request", taken->key, true, &now, e);
+    bool same = found > 0 && json_equal(now.body, taken->body);
+
+    if (found > 0)
+        json_decref(now.body);
+    return found < 0 ? -1 : same;
+}
+
+static int answer_one(struct db *db, const struct fact *request, uint64_t record, struct err *e)
+{
+    int asked = still_asked(db, request, e);
+
+    if (asked <= 0)
+        return asked;
+    if (answer_put(db, request->key, json_pack("{s:I}", "record", (json_int_t)record), e) < 0)
+        return -1;
+    return request_clear(db, request->key, e);
+}
+
 static int answer_reshaped(struct capture *c, struct err *e)
 {
     struct db *db = c->control;
-    json_int_t next;
+    uint64_t next;
     int status = 0;
 
     if (!has_reshaped(c))
         return 0;
-    next = (json_int_t)journal_next(c->writer);
+    next = journal_next(c->writer);
     if (db->engine->begin(db, e) < 0)
         return -1;
-    for (size_t i = 0; status == 0 && i < c->nreshaped; i++) {
-        status = answer_put(db, c->reshaped[i].key, json_pack("{s:I}", "record", next), e);
-        if (status == 0)
-            status = request_clear(db, c->reshaped[i].key, e);
-    }
+    for (size_t i = 0; status == 0 && i < c->nreshaped; i++)
+        status = answer_one(db, &c->reshaped[i], next, e);
     if (status < 0) {
         db->engine->rollback(db, NULL);
         return -1;
     }
     if (db->engine->commit(db, e) < 0)
         return -1;
+    for (size_t i = 0; i < c->nreshaped; i++)
+        log_event(LOG_INFO, "capture", "new-shape-holds", "table=%s record=%llu",
+                  c->reshaped[i].key + sizeof(reshape) - 1, (unsigned long long)next);
     facts_release(c->reshaped, c->nreshaped);
     c->reshaped = NULL;
     c->nreshaped = 0;
@@ -570,7 +594,7 @@ static int gather(struct capture *c, int timeout_ms, struct err *e)
     int naps = 0;
     int nap_from = 0; /* events before the last nap */
 
-    while (events < CAPTURE_STEP_EVENTS && c->unflushed < CAPTURE_FLUSH_BYTES) {
+    while (events < CAPTURE_STEP_EVENTS && c->unflushed < CAPTURE_FLUSH_BYTES && !has_reshaped(c)) {
         struct event ev = {0};
 
         /* Only the first wait may last: what has gathered must not wait for what may come. */
@@ -612,10 +636,10 @@ int capture_step(struct capture *c, int timeout_ms, struct err *e)
         status = check_room(c, e) < 0 ? -1 : 1;
     if (status == 1 && c->paused) {
         nap_ms(timeout_ms);
-        return 0;
-    }
-    if (status == 1)
+        status = 0;
+    } else if (status == 1) {
         status = gather(c, timeout_ms, e);
+    }
     if (status >= 0 && answer_reshaped(c, e) < 0)
         status = -1;
     if (status < 0)

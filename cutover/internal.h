@@ -75,6 +75,8 @@ struct sequences_seen {
     struct arena arena;
     struct sequence_list closing;
     struct sequence_list opening;
+    int64_t read_ms;  /* before the closing side's were read */
+    uint64_t changes; /* that apply had made before the opening side's were read */
 };
 
 /* Keeps the fence's lease and the coordinator's alive (renew.c). */
@@ -129,6 +131,7 @@ struct cutover {
     struct marker turn_marker;
     int64_t began_ms;
     struct marker marker;
+    uint64_t changes; /* that apply had made when it was past the marker */
     struct predict predict;
     struct sequences_seen sequences;
 
@@ -279,9 +282,12 @@ enum ahead sequence_ahead(const struct sequence_value *from, const struct sequen
 
 /* ---- sequences.c ---- */
 
-/* Both sides'. */
-int sequences_read(struct cutover *c, struct err *e);
-/* Sets those of the opening side that differ, as they were read last, while the row is ours. */
+/* The closing side's first. */
+int sequences_read_closing(struct cutover *c, struct err *e);
+int sequences_read_opening(struct cutover *c, struct err *e);
+/* Apply is past c->marker: reads again what it has changed since, or what was read long ago. */
+int sequences_refresh(struct cutover *c, struct err *e);
+/* Sets those of the opening side that differ, by what was read, while the row is ours. */
 int sequences_set(struct cutover *c, struct err *e);
 /* Reads and sets. */
 int sequences_copy(struct cutover *c, struct err *e);

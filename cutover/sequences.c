@@ -1,11 +1,14 @@
 /* Sequences are not in the log, and nextval passes every fence, so they are read and set again
- * until the seal, and the last reading counts (correctness.md C04). They are read beside a drain,
- * which hides the time that it takes, and set behind it, where nothing of apply is in the way.
+ * until the seal, and the last reading counts (correctness.md C04). The closing side's are read
+ * beside a drain, which hides the time that it takes. The opening side's are moved by apply, too (a
+ * TRUNCATE that restarts them), so what was read beside a drain is read again if that has brought
+ * any change.
  *
  * A coordinator that hung and goes on late must not set a live side's sequences back: each round
  * runs while the state row is locked and still ours; a successor waits for that lock. The server
  * takes it from one that stands still, with the session, so that it cannot go on later. */
 #include "cutover/internal.h"
+#include "core/run.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +16,10 @@
 /* The lock is not held for longer than this by one that stands still. Setting one counter, on a
  * connection of its own, may take some seconds. */
 #define IDLE_MS 20000
+
+/* The closing side's are not used when they are older: nextval goes on behind the seal, and what is
+ * drawn there in between has to lie within the margin. */
+#define READ_AGE_MS 20
 
 /* What became of one. */
 struct outcome {
@@ -290,18 +297,32 @@ static void select_opening(const struct cutover *c, struct arena *a, struct sele
         selection_there(&c->r->m->selection, &c->tables, a, out);
 }
 
-int sequences_read(struct cutover *c, struct err *e)
+int sequences_read_closing(struct cutover *c, struct err *e)
 {
     struct sequences_seen *seen = &c->sequences;
-    struct selection closing;
-    struct selection opening;
+    struct selection selection;
 
     arena_reset(&seen->arena);
-    select_closing(c, &seen->arena, &closing);
-    select_opening(c, &seen->arena, &opening);
-    if (c->closing->engine->sequences(c->closing, &closing, &seen->arena, &seen->closing, e) < 0 ||
-        c->opening->engine->sequences(c->opening, &opening, &seen->arena, &seen->opening, e) < 0)
-        return err_wrap(e, "reading the sequences");
+    seen->opening = (struct sequence_list){0};
+    seen->read_ms = mono_ms();
+    select_closing(c, &seen->arena, &selection);
+    if (c->closing->engine->sequences(c->closing, &selection, &seen->arena, &seen->closing, e) < 0)
+        return err_wrap(e, "reading the sequences of the side that closes");
+    return 0;
+}
+
+int sequences_read_opening(struct cutover *c, struct err *e)
+{
+    struct sequences_seen *seen = &c->sequences;
+    struct selection selection;
+    struct checkpoint at;
+
+    if (checkpoint_load(c->opening, c->road.stream, &at, e) < 0)
+        return -1;
+    seen->changes = at.changes;
+    select_opening(c, &seen->arena, &selection);
+    if (c->opening->engine->sequences(c->opening, &selection, &seen->arena, &seen->opening, e) < 0)
+        return err_wrap(e, "reading the sequences of the side that opens");
     return 0;
 }
 
@@ -316,7 +337,19 @@ int sequences_set(struct cutover *c, struct err *e)
     return 0;
 }
 
+int sequences_refresh(struct cutover *c, struct err *e)
+{
+    const struct sequences_seen *seen = &c->sequences;
+    bool old = mono_ms() - seen->read_ms > READ_AGE_MS;
+
+    if (old && sequences_read_closing(c, e) < 0)
+        return -1;
+    return old || seen->changes != c->changes ? sequences_read_opening(c, e) : 0;
+}
+
 int sequences_copy(struct cutover *c, struct err *e)
 {
-    return sequences_read(c, e) < 0 ? -1 : sequences_set(c, e);
+    return sequences_read_closing(c, e) < 0 || sequences_read_opening(c, e) < 0
+               ? -1
+               : sequences_set(c, e);
 }

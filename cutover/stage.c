@@ -177,6 +177,9 @@ int stage_step(struct cutover *c, struct err *e)
 
     if (ahead && record_reads(c, describe(c, "running"), e) < 0)
         return -1;
+    /* What is told of the position must outlive a crash. */
+    if (ahead && c->opening->engine->sync(c->opening, e) < 0)
+        return -1;
     test_point("reads", "before");
     if ((!c->r->alone && state_check(c, e) < 0) || hook_run(c, failed, sizeof(failed), e) < 0)
         return -1;

@@ -52,6 +52,7 @@ int marker_passed(struct cutover *c, struct err *e)
 
     if (rc <= 0)
         return rc;
+    c->changes = at.changes;
     c->road.closing.engine->position_text(at.next, text, sizeof(text));
     note(c, "position", json_string(text));
     return 1;
@@ -161,7 +162,7 @@ int step_fence(struct cutover *c, struct err *e)
 int step_drain(struct cutover *c, struct err *e)
 {
     if (c->stage == 0) {
-        if (sequences_read(c, e) < 0)
+        if (sequences_read_closing(c, e) < 0)
             return -1;
         c->stage = 1;
     }
@@ -170,7 +171,7 @@ int step_drain(struct cutover *c, struct err *e)
 
 int step_settle(struct cutover *c, struct err *e)
 {
-    if (sequences_set(c, e) < 0)
+    if (sequences_read_opening(c, e) < 0 || sequences_set(c, e) < 0)
         return -1;
     return digest_compare(c, e) < 0 ? -1 : 1;
 }
@@ -201,7 +202,10 @@ int step_close(struct cutover *c, struct err *e)
     int rc;
 
     if (c->stage == 0) {
-        if (seal(c, e) < 0 || sequences_read(c, e) < 0)
+        /* Beside the drain: what the rest needs. That the side that opens can make its commits
+         * durable is seen while there still is a way back. */
+        if (seal(c, e) < 0 || sequences_read_closing(c, e) < 0 ||
+            sequences_read_opening(c, e) < 0 || c->opening->engine->sync(c->opening, e) < 0)
             return -1;
         c->stage = 1;
     }
@@ -209,7 +213,8 @@ int step_close(struct cutover *c, struct err *e)
     if (rc <= 0)
         return rc;
     /* A table that was parked in the meantime lacks what was drained past it. */
-    if (checks_demand(c, CHECK_LANES | CHECK_IN_TIME, e) < 0 || sequences_set(c, e) < 0)
+    if (checks_demand(c, CHECK_LANES | CHECK_IN_TIME, e) < 0 || sequences_refresh(c, e) < 0 ||
+        sequences_set(c, e) < 0)
         return -1;
     return 1;
 }

@@ -6,6 +6,7 @@
 #include "run/stage.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #define TRIM_EVERY_MS 5000
 
@@ -46,6 +47,29 @@ static void janitor_close(void *handle)
     free(j);
 }
 
+/* A lane whose table was planned anew begins at the record that capture is still asked for. That
+ * will lie behind all that capture has written, so behind every checkpoint that was read before:
+ * nothing is kept for it, or capture might find no room to get there. */
+static int pass_reshaped(struct janitor *j, const struct checkpoint *c, struct lane_list *lanes,
+                         struct err *e)
+{
+    static const char prefix[] = "reshape/";
+    struct fact *asked;
+    size_t n;
+
+    if (j->db->engine->fact_scan(j->db, "request", prefix, &asked, &n, e) < 0)
+        return -1;
+    for (size_t i = 0; i < n; i++) {
+        for (size_t k = 0; k < lanes->n; k++) {
+            if (lanes->v[k].state == LANE_LOADING &&
+                strcmp(lanes->v[k].label, asked[i].key + sizeof(prefix) - 1) == 0)
+                lanes->v[k].record = c->record;
+        }
+    }
+    facts_release(asked, n);
+    return 0;
+}
+
 static int read_keep(struct janitor *j, uint64_t *keep, struct err *e)
 {
     struct arena a = ARENA_INIT;
@@ -56,7 +80,8 @@ static int read_keep(struct janitor *j, uint64_t *keep, struct err *e)
     *keep = 0;
     /* The checkpoint first: a lane that leaves the stream between the two reads stands at a record
      * that is not below the checkpoint that was read. */
-    if (checkpoint_load(j->db, "forward", &c, e) < 0 || lanes_load(j->db, &a, &lanes, e) < 0)
+    if (checkpoint_load(j->db, "forward", &c, e) < 0 || lanes_load(j->db, &a, &lanes, e) < 0 ||
+        pass_reshaped(j, &c, &lanes, e) < 0)
         goto out;
     if (c.version != FACT_ABSENT)
         *keep = janitor_keep_from(&c, &lanes);
