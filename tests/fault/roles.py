@@ -22,7 +22,7 @@ from harness.servers import Server, make_database, make_roles  # noqa: E402
 
 ROWS = 60_000
 JOURNAL_MAX = 64 << 20
-BACKLOG = 9  # times that every row of `big` is written: twice what the journal may hold
+BACKLOG = 6  # times that every row of `big` is written: more than the journal may hold
 SCHEMA = f"""
 CREATE TABLE big (id bigint PRIMARY KEY, v text);
 CREATE TABLE small (id int PRIMARY KEY, big bigint REFERENCES big (id), n int DEFAULT 0);
