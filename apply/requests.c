@@ -99,6 +99,7 @@ static int empty_table(struct apply *a, struct track *t, const struct table *sha
         table_fact_load(a->db, t->label, &arena, &line, e) < 0)
         goto out;
     line.nchunks = 0;
+    line.settled = 0;
     line.round++;
     if (table_fact_store(a->db, &line, e) < 0)
         goto out;
@@ -385,13 +386,21 @@ static int finish_reshape(struct apply *a, struct track *t, struct err *e)
     struct arena arena = ARENA_INIT;
     struct table_list shapes;
     struct table *fresh = NULL;
+    struct table_fact line;
     uint64_t record;
     int found = reshape_record(a, t->label, &record, e);
 
+    if (found > 0 && table_fact_load(a->db, t->label, &arena, &line, e) < 0)
+        found = -1;
+    if (found > 0 && record < line.settled)
+        record = line.settled;
     if (found <= 0 || a->checkpoint.record < record) {
         arena_release(&arena);
         return found < 0 ? -1 : found == 0;
     }
+    /* Also of one that is parked: what lies before may be gone from the journal. */
+    if (t->lane.record < record)
+        t->lane.record = record;
     if (shapes_load(a->db, &arena, &shapes, e) < 0) {
         found = -1;
     } else if (reshape_look(a, table_list_find(&shapes, t->label), &arena, &fresh, e) < 0) {
@@ -401,8 +410,6 @@ static int finish_reshape(struct apply *a, struct track *t, struct err *e)
         err_clear(e);
         found = move_lane(a, t, &parked, apply_store_lane, e) < 0 ? -1 : 0;
     }
-    if (found > 0 && t->lane.record < record)
-        t->lane.record = record;
     arena_release(&arena);
     return found;
 }

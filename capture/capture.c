@@ -74,6 +74,7 @@ struct capture {
     int64_t last_full_check_ms;
     uint64_t room;     /* of the journal when it was last looked at; 0: it was not */
     uint64_t appended; /* bytes since, at most */
+    size_t largest;    /* datum so far */
     int64_t last_shapes_check_ms;
     struct fact *reshaped; /* requests whose shapes the stream goes by, not answered yet */
     size_t nreshaped;
@@ -182,6 +183,8 @@ static int append(struct capture *c, const struct record *r, struct err *e)
         return -1;
     c->unflushed += c->datum.len;
     c->appended += c->datum.len + CAPTURE_RECORD_MAX_COST;
+    if (c->datum.len > c->largest)
+        c->largest = c->datum.len;
     if (c->datum.cap > CAPTURE_BUFFER_KEEP)
         buf_reset(&c->datum, 0);
     return 0;
@@ -298,9 +301,6 @@ static bool has_reshaped(const struct capture *c)
     return c->nreshaped && !c->in_txn && position_cmp(c->pending, c->reshaped_end) >= 0;
 }
 
-/* The stream goes by the new shapes, and nothing that was written before they were planned comes
- * from the next record on. Answer and removal together: whoever finds the request gone, finds the
- * answer. */
 /* Is it still what was asked for? A death may have left a request that its answer, on the way to
  * the server, takes away: then a second answer would stand where the first was believed. */
 static int still_asked(struct db *db, const struct fact *taken, struct err *e)
@@ -320,11 +320,16 @@ static int answer_one(struct db *db, const struct fact *request, uint64_t record
 
     if (asked <= 0)
         return asked;
+    log_event(LOG_INFO, "capture", "new-shape-holds", "table=%s record=%llu",
+              request->key + sizeof(reshape) - 1, (unsigned long long)record);
     if (answer_put(db, request->key, json_pack("{s:I}", "record", (json_int_t)record), e) < 0)
         return -1;
     return request_clear(db, request->key, e);
 }
 
+/* The stream goes by the new shapes, and nothing that was written before they were planned comes
+ * from the next record on. Answer and removal together: whoever finds the request gone, finds the
+ * answer. */
 static int answer_reshaped(struct capture *c, struct err *e)
 {
     struct db *db = c->control;
@@ -344,9 +349,6 @@ static int answer_reshaped(struct capture *c, struct err *e)
     }
     if (db->engine->commit(db, e) < 0)
         return -1;
-    for (size_t i = 0; i < c->nreshaped; i++)
-        log_event(LOG_INFO, "capture", "new-shape-holds", "table=%s record=%llu",
-                  c->reshaped[i].key + sizeof(reshape) - 1, (unsigned long long)next);
     facts_release(c->reshaped, c->nreshaped);
     c->reshaped = NULL;
     c->nreshaped = 0;
@@ -551,19 +553,31 @@ static int handle(struct capture *c, const struct event *ev, struct err *e)
     return err_set(e, ERR_BUG, "an event of unknown kind %d", (int)ev->kind);
 }
 
+/* What stays free below the ceiling: a step's records and one that is as large as any was. */
+static uint64_t slack(const struct capture *c)
+{
+    uint64_t max = c->m->journal.max_bytes;
+    uint64_t share = max / 100 * (100 - CAPTURE_PAUSE_PERCENT);
+    uint64_t step = 2 * CAPTURE_FLUSH_BYTES + c->largest;
+
+    if (step > max / 2)
+        step = max / 2;
+    return step > share ? step : share;
+}
+
 /* The journal's ceiling: capture stands still, and keeps telling the source that it lives. A broker
  * takes up to a fifth of a second to say how full a topic is, so it is not asked before what was
  * appended since may have filled half of the room that there was. */
 static int check_room(struct capture *c, struct err *e)
 {
-    uint64_t max = c->m->journal.max_bytes / 100 * CAPTURE_PAUSE_PERCENT;
+    uint64_t max = c->m->journal.max_bytes - slack(c);
     struct journal_stats stats = {0};
     int64_t now = mono_ms();
-    bool lately = c->last_full_check_ms && now - c->last_full_check_ms < CAPTURE_FULL_CHECK_MS &&
-                  c->appended < CAPTURE_FLUSH_BYTES;
     bool full;
 
-    if (max == 0 || lately || (!c->paused && c->appended < c->room / 2))
+    if (c->m->journal.max_bytes == 0 ||
+        (c->paused ? now - c->last_full_check_ms < CAPTURE_FULL_CHECK_MS
+                   : c->appended < c->room / 2))
         return 0;
     c->last_full_check_ms = now;
     if (journal_stat(&c->m->journal, &stats, e) < 0)

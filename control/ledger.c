@@ -82,15 +82,17 @@ int table_fact_load(struct db *db, const char *label, struct arena *a, struct ta
     out->bytes_estimate = (uint64_t)fact_int(body, "bytes", 0);
     out->round = (uint32_t)fact_int(body, "round", 0);
     out->key_built = fact_bool(body, "key_built");
+    out->settled = (uint64_t)fact_int(body, "settled", 0);
     json_decref(body);
     return 1;
 }
 
 int table_fact_store(struct db *db, struct table_fact *t, struct err *e)
 {
-    json_t *body = json_pack("{s:I, s:I, s:I, s:I, s:b}", "chunks", (json_int_t)t->nchunks, "rows",
-                             (json_int_t)t->rows_estimate, "bytes", (json_int_t)t->bytes_estimate,
-                             "round", (json_int_t)t->round, "key_built", t->key_built);
+    json_t *body = json_pack("{s:I, s:I, s:I, s:I, s:b, s:I}", "chunks", (json_int_t)t->nchunks,
+                             "rows", (json_int_t)t->rows_estimate, "bytes",
+                             (json_int_t)t->bytes_estimate, "round", (json_int_t)t->round,
+                             "key_built", t->key_built, "settled", (json_int_t)t->settled);
 
     if (fact_cas(db, "table", t->label, t->version, body, e) < 0)
         return -1;

@@ -34,6 +34,7 @@ struct table_fact {
     uint64_t bytes_estimate;
     uint32_t round; /* raised by each plan and re-copy; part of the chunks' keys */
     bool key_built;
+    uint64_t settled; /* a re-copy's cuts have all that lies before this record of the journal */
     int64_t version;
 };
 /* 1 found, 0, -1. */

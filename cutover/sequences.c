@@ -303,6 +303,7 @@ int sequences_read_closing(struct cutover *c, struct err *e)
     struct selection selection;
 
     arena_reset(&seen->arena);
+    seen->closing = (struct sequence_list){0};
     seen->opening = (struct sequence_list){0};
     seen->read_ms = mono_ms();
     select_closing(c, &seen->arena, &selection);

@@ -204,8 +204,8 @@ int step_close(struct cutover *c, struct err *e)
     if (c->stage == 0) {
         /* Beside the drain: what the rest needs. That the side that opens can make its commits
          * durable is seen while there still is a way back. */
-        if (seal(c, e) < 0 || sequences_read_closing(c, e) < 0 ||
-            sequences_read_opening(c, e) < 0 || c->opening->engine->sync(c->opening, e) < 0)
+        if (seal(c, e) < 0 || c->opening->engine->sync(c->opening, e) < 0 ||
+            sequences_read_closing(c, e) < 0 || sequences_read_opening(c, e) < 0)
             return -1;
         c->stage = 1;
     }

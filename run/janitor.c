@@ -47,9 +47,9 @@ static void janitor_close(void *handle)
     free(j);
 }
 
-/* A lane whose table was planned anew begins at the record that capture is still asked for. That
- * will lie behind all that capture has written, so behind every checkpoint that was read before:
- * nothing is kept for it, or capture might find no room to get there. */
+/* A lane whose table was planned anew begins where capture, which is still asked, goes by the new
+ * shape, and not before the checkpoint that is read when it has answered (snapshot/load.c,
+ * note_settled): nothing is kept for it until then, or capture might find no room to get there. */
 static int pass_reshaped(struct janitor *j, const struct checkpoint *c, struct lane_list *lanes,
                          struct err *e)
 {

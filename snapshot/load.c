@@ -187,6 +187,22 @@ static int is_reshaping(struct conductor *c, const char *label, struct err *e)
     return found;
 }
 
+/* What apply has read lies before the cuts that are taken behind a settling of the source. So does
+ * all that may have been trimmed while capture was asked for the shape (run/janitor.c). */
+static int note_settled(struct conductor *c, struct table_fact *line, struct err *e)
+{
+    struct checkpoint at;
+
+    if (checkpoint_load(c->target, "forward", &at, e) < 0 || conductor_begin(c, e) < 0)
+        return -1;
+    line->settled = at.record;
+    if (table_fact_store(c->target, line, e) < 0) {
+        c->target->engine->rollback(c->target, NULL);
+        return -1;
+    }
+    return c->target->engine->commit(c->target, e);
+}
+
 /* 1: planned; 0: not to be planned now; -1. */
 static int recopy(struct conductor *c, const struct table *t, struct err *e)
 {
@@ -197,6 +213,8 @@ static int recopy(struct conductor *c, const struct table *t, struct err *e)
 
     if (status >= 0)
         status = line.nchunks ? 1 : is_reshaping(c, label, e);
+    if (status == 0 && note_settled(c, &line, e) < 0)
+        status = -1;
     arena_release(&a);
     if (status)
         return status < 0 ? -1 : 0;

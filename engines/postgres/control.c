@@ -63,12 +63,15 @@ int pg_sync(struct db *base, struct err *e)
 
     if (pg_in_transaction(db))
         return err_set(e, ERR_BUG, "sync inside of a transaction");
-    if (pg_begin(base, e) != 0 ||
-        pg_exec(db,
+    if (pg_begin(base, e) != 0)
+        return -1;
+    if (pg_exec(db,
                 "SET LOCAL synchronous_commit = on;"
                 "SELECT pg_logical_emit_message(true, '" PG_SYNC_PREFIX "', '')",
-                e) != 0)
+                e) != 0) {
+        pg_rollback(base, NULL);
         return -1;
+    }
     return pg_commit(base, e);
 }
 
