@@ -162,7 +162,9 @@ int step_fence(struct cutover *c, struct err *e)
 int step_drain(struct cutover *c, struct err *e)
 {
     if (c->stage == 0) {
-        if (sequences_read_closing(c, e) < 0)
+        /* Beside the drain. That the side that opens can make its commits durable (a standby may
+         * have to take part) is seen while there still is a way back. */
+        if (sequences_read_closing(c, e) < 0 || c->opening->engine->sync(c->opening, e) < 0)
             return -1;
         c->stage = 1;
     }
@@ -202,10 +204,7 @@ int step_close(struct cutover *c, struct err *e)
     int rc;
 
     if (c->stage == 0) {
-        /* Beside the drain: what the rest needs. That the side that opens can make its commits
-         * durable is seen while there still is a way back. */
-        if (seal(c, e) < 0 || c->opening->engine->sync(c->opening, e) < 0 ||
-            sequences_read_closing(c, e) < 0 || sequences_read_opening(c, e) < 0)
+        if (seal(c, e) < 0 || sequences_read_closing(c, e) < 0 || sequences_read_opening(c, e) < 0)
             return -1;
         c->stage = 1;
     }
@@ -340,12 +339,15 @@ int step_switch(struct cutover *c, struct err *e)
     if (c->opening->engine->sync(c->opening, e) < 0)
         return -1;
     reseal_closing(c);
-    if (note_carried(c, e) < 0 || open_opening(c, e) < 0)
+    if (open_opening(c, e) < 0)
         return -1;
     if (c->flipped && c->state == CUTOVER_CLOSED)
         note(c, "pause_ms", json_integer(pause_ms(c)));
     if (c->state == CUTOVER_CLOSED)
         note_time(c, "opened_at");
+    /* The side that closes is sealed, so its stream brings nothing more that would count. */
+    if (note_carried(c, e) < 0)
+        return -1;
     test_point("switched", "opened");
     /* One that comes late must not move the traffic: a switch back may have been made since. */
     if (state_check(c, e) < 0 || hook_run(c, failed, sizeof(failed), e) < 0)

@@ -126,6 +126,7 @@ int my_fence_flip(struct db *base, const char *token, uint32_t epoch, int lease_
     char more[60];
 
     snprintf(more, sizeof more, ", %u, %d", epoch, lease_ms);
+    my_db_from(base)->sealed = false;
     return close_server(my_db_from(base), "fence_flip", token, more, e);
 }
 
@@ -142,9 +143,12 @@ int my_fence_seal(struct db *base, const char *token, uint32_t epoch, struct err
     char more[60];
 
     snprintf(more, sizeof more, ", %u", epoch);
+    my_db_from(base)->sealed = false;
     /* A server that does not flush at each commit would forget in a crash that it is sealed. */
-    return close_server(my_db_from(base), "fence_seal", token, more, e) != 0 ? -1
-                                                                             : my_sync(base, e);
+    if (close_server(my_db_from(base), "fence_seal", token, more, e) != 0 || my_sync(base, e) != 0)
+        return -1;
+    my_db_from(base)->sealed = true;
+    return 0;
 }
 
 /* What a seal has left in MySQL's mysqld-auto.cnf says the same as the server does now; it goes, so
@@ -158,11 +162,12 @@ static void forget_persisted(struct my_db *db)
 int my_fence_lift(struct db *base, const char *token, struct err *e)
 {
     struct my_db *db = my_db_from(base);
+    struct fence_state f;
 
+    db->sealed = false;
     if (call(db, "fence_lift", token, "", e) != 0)
         return -1;
-    struct fence_state f;
-    if (my_fence_state(base, &f, NULL) == 0 && f.mode == FENCE_OPEN)
+    if (!db->maria && my_fence_state(base, &f, NULL) == 0 && f.mode == FENCE_OPEN)
         forget_persisted(db);
     return my_sync(base, e);
 }
@@ -443,6 +448,9 @@ int my_fence_install(struct db *base, const struct table_list *tables, int budge
 {
     struct my_db *db = my_db_from(base);
 
+    /* Nothing of it is on the tables, where somebody could take it off behind the seal. */
+    if (db->sealed)
+        return 0;
     if (guard_scheduler(db, e) != 0 || guard_whole_server(db, tables, e) != 0 ||
         make_objects(db, e) != 0 || guard_accounts(db, e) != 0)
         return err_wrap(e, "installing the fence");

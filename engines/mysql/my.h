@@ -39,6 +39,7 @@ struct my_db {
     bool back;
     struct fence_settings fence; /* borrowed from the options' owner, who outlives us */
     bool maria;                  /* MariaDB, not MySQL */
+    bool sealed;                 /* the last that was said over it to the fence sealed it */
     int version;                 /* 101119, 90704 */
     size_t max_packet;           /* the server's max_allowed_packet */
     bool in_txn;
@@ -54,6 +55,7 @@ struct my_db {
     struct my_slot scan;
     struct my_slot apply;
     struct my_slot setter; /* sequence.c */
+    unsigned marks;        /* set over this connection */
 };
 
 static inline struct my_db *my_db_from(struct db *db)

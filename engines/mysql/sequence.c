@@ -10,6 +10,7 @@
 
 /* Older markers serve nobody. */
 #define MARKS_KEPT 100
+#define MARKS_TIDIED 32 /* markers of a connection between two tidyings; the first tidies */
 /* A counter moves by DDL, in whose wake other sessions queue for the table. */
 #define SET_LOCK_SECONDS 1
 #define SET_TRIES 4
@@ -62,7 +63,10 @@ int my_mark(struct db *base, const char *token, struct err *e)
 
     if (db->in_txn)
         return err_set(e, ERR_BUG, "a marker is a transaction of its own, and one is open");
-    if (mark_made(db, token, e) != 0 ||
+    if (mark_made(db, token, e) != 0)
+        return err_wrap(e, "writing a marker");
+    /* Not by each: a switch sets some while nobody may write. */
+    if (db->marks++ % MARKS_TIDIED == 0 &&
         my_execf(db, e, "DELETE FROM " MY_CONTROL ".mark WHERE id + %d < LAST_INSERT_ID()",
                  MARKS_KEPT) != 0)
         return err_wrap(e, "writing a marker");
