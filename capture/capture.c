@@ -179,12 +179,13 @@ static int append(struct capture *c, const struct record *r, struct err *e)
     if (encoder_encode(c->encoder, r, &c->datum, e) < 0 ||
         buf_check(&c->datum, "a journal record", e) < 0)
         return -1;
+    /* Also of one that finds no room: before it comes again there has to be. */
+    if (c->datum.len > c->largest)
+        c->largest = c->datum.len;
     if (journal_append(c->writer, id, c->datum.data, c->datum.len, &number, e) < 0)
         return -1;
     c->unflushed += c->datum.len;
     c->appended += c->datum.len + CAPTURE_RECORD_MAX_COST;
-    if (c->datum.len > c->largest)
-        c->largest = c->datum.len;
     if (c->datum.cap > CAPTURE_BUFFER_KEEP)
         buf_reset(&c->datum, 0);
     return 0;
@@ -553,7 +554,9 @@ static int handle(struct capture *c, const struct event *ev, struct err *e)
     return err_set(e, ERR_BUG, "an event of unknown kind %d", (int)ev->kind);
 }
 
-/* What stays free below the ceiling: a step's records and one that is as large as any was. */
+/* What stays free below the ceiling: a step's records and one that is as large as any was. A
+ * transaction that has begun goes on as far as it can: what it has taken is given free only by its
+ * end. */
 static uint64_t slack(const struct capture *c)
 {
     uint64_t max = c->m->journal.max_bytes;
@@ -562,7 +565,7 @@ static uint64_t slack(const struct capture *c)
 
     if (step > max / 2)
         step = max / 2;
-    return step > share ? step : share;
+    return c->in_txn || step < share ? share : step;
 }
 
 /* The journal's ceiling: capture stands still, and keeps telling the source that it lives. A broker

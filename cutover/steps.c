@@ -308,17 +308,33 @@ static int open_opening(struct cutover *c, struct err *e)
     return db->engine->fence_lift(db, c->token, e);
 }
 
-/* What apply has taken up to the switch, for the record. */
-static int note_carried(struct cutover *c, struct err *e)
+/* What apply has taken up to the switch, for the record. The side that closes is sealed, so its
+ * stream brings nothing more that would count. */
+static void note_carried(struct cutover *c)
 {
     struct checkpoint at;
-    int found = checkpoint_load(c->opening, c->road.stream, &at, e);
+    struct err e = {0};
+    int found;
 
-    if (found > 0 && fact_int(c->body, "changes_then", -1) < 0) {
-        note(c, "changes_then", json_integer((json_int_t)at.changes));
-        note(c, "transactions_then", json_integer((json_int_t)at.txns));
-    }
-    return found < 0 ? -1 : 0;
+    if (fact_int(c->body, "changes_then", -1) >= 0)
+        return;
+    found = checkpoint_load(c->opening, c->road.stream, &at, &e);
+    if (found < 0)
+        log_err(LOG_WARN, "cutover", "carried-not-known", &e);
+    if (found <= 0)
+        return;
+    note(c, "changes_then", json_integer((json_int_t)at.changes));
+    note(c, "transactions_then", json_integer((json_int_t)at.txns));
+}
+
+/* The first time counts: the step may be done again behind it. */
+static void note_opened(struct cutover *c)
+{
+    if (c->state != CUTOVER_CLOSED || fact_text(c->body, "opened_at"))
+        return;
+    if (c->flipped)
+        note(c, "pause_ms", json_integer(pause_ms(c)));
+    note_time(c, "opened_at");
 }
 
 /* What the user has let stay behind is told no more; that which came later is. */
@@ -341,13 +357,8 @@ int step_switch(struct cutover *c, struct err *e)
     reseal_closing(c);
     if (open_opening(c, e) < 0)
         return -1;
-    if (c->flipped && c->state == CUTOVER_CLOSED)
-        note(c, "pause_ms", json_integer(pause_ms(c)));
-    if (c->state == CUTOVER_CLOSED)
-        note_time(c, "opened_at");
-    /* The side that closes is sealed, so its stream brings nothing more that would count. */
-    if (note_carried(c, e) < 0)
-        return -1;
+    note_opened(c);
+    note_carried(c);
     test_point("switched", "opened");
     /* One that comes late must not move the traffic: a switch back may have been made since. */
     if (state_check(c, e) < 0 || hook_run(c, failed, sizeof(failed), e) < 0)
