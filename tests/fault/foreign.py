@@ -73,7 +73,7 @@ class Foreign:
                                  self.target, uris=(self.source.uri(), self.target.uri()))
         cleanup.add(self.lockstep.end)
         self.lockstep.config(f"tables: {{include: ['{self.source.schema}.*']}}\n"
-                             "cutover: {max_pause: 60s, lease: 20s}\n" +
+                             "cutover: {max_pause: 5m, lease: 2m}\n" +
                              (self.source.fence() or self.target.fence()))
         self.lockstep.start()
         self.lockstep.wait_phase(("following",), 120)

@@ -128,7 +128,7 @@ class Sequences:
                                  uris=(source.uri(), target.uri()))
         cleanup.add(self.lockstep.end)
         self.lockstep.config(f"tables: {{include: ['{source.schema}.*']}}\n"
-                             "cutover: {max_pause: 60s, lease: 20s}\n" +
+                             "cutover: {max_pause: 5m, lease: 2m}\n" +
                              (source.fence() or target.fence()))
 
     def end(self, kind, workdir, side):
