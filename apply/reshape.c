@@ -111,7 +111,7 @@ int reshape_look(struct apply *a, const struct table *planned, struct arena *are
 
 static const char *fact_key(struct arena *arena, const char *label)
 {
-    return arena_printf(arena, "reshape/%s", label);
+    return arena_printf(arena, REQUEST_RESHAPE "%s", label);
 }
 
 int reshape_store(struct apply *a, const struct table *t, struct err *e)

@@ -42,8 +42,8 @@
 #define CAPTURE_NAP_MS 1
 /* A heartbeat record at most this often: it only lets an idle stream advance. */
 #define CAPTURE_HEARTBEAT_MS 500
-/* With the journal fuller than this, reading pauses before an append would fail in mid-transaction.
- */
+/* With the journal fuller than this, or with less room than slack(), reading pauses before an
+ * append would fail in mid-transaction. */
 #define CAPTURE_PAUSE_PERCENT 97
 #define CAPTURE_FULL_CHECK_MS 1000
 /* What a record may take in the journal beside its datum. */
@@ -109,6 +109,13 @@ struct position capture_frontier(const struct capture *c)
     return p;
 }
 
+static void forget_reshaped(struct capture *c)
+{
+    facts_release(c->reshaped, c->nreshaped);
+    c->reshaped = NULL;
+    c->nreshaped = 0;
+}
+
 static void capture_stop(struct capture *c)
 {
     if (c->stream)
@@ -123,9 +130,7 @@ static void capture_stop(struct capture *c)
         c->control->engine->close(c->control);
     c->control = NULL;
     arena_release(&c->arena);
-    facts_release(c->reshaped, c->nreshaped);
-    c->reshaped = NULL;
-    c->nreshaped = 0;
+    forget_reshaped(c);
     c->in_txn = false;
     c->idle = (struct position){0, 0};
     c->changed_table[0] = '\0';
@@ -269,7 +274,8 @@ static int open_stream(struct capture *c, uint32_t epoch, struct err *e)
     return c->m->source.engine->stream_open(&request, &c->stream, e);
 }
 
-/* The database's name, for the records' source block; and where its log ends now. */
+/* The database's name, for the records' source block, which the encoder writes; and where its log
+ * ends now, if a new shape is to hold from there. */
 static int ask_source(struct capture *c, struct err *e)
 {
     struct server_identity id = {0};
@@ -290,11 +296,9 @@ static int ask_source(struct capture *c, struct err *e)
 
 /* ---- tables that were planned anew (apply/reshape.c) ---- */
 
-static const char reshape[] = "reshape/";
-
 static int find_reshaped(struct capture *c, struct fact **out, size_t *n, struct err *e)
 {
-    return c->control->engine->fact_scan(c->control, "request", reshape, out, n, e);
+    return c->control->engine->fact_scan(c->control, "request", REQUEST_RESHAPE, out, n, e);
 }
 
 static bool has_reshaped(const struct capture *c)
@@ -322,7 +326,7 @@ static int answer_one(struct db *db, const struct fact *request, uint64_t record
     if (asked <= 0)
         return asked;
     log_event(LOG_INFO, "capture", "new-shape-holds", "table=%s record=%llu",
-              request->key + sizeof(reshape) - 1, (unsigned long long)record);
+              request->key + strlen(REQUEST_RESHAPE), (unsigned long long)record);
     if (answer_put(db, request->key, json_pack("{s:I}", "record", (json_int_t)record), e) < 0)
         return -1;
     return request_clear(db, request->key, e);
@@ -350,9 +354,7 @@ static int answer_reshaped(struct capture *c, struct err *e)
     }
     if (db->engine->commit(db, e) < 0)
         return -1;
-    facts_release(c->reshaped, c->nreshaped);
-    c->reshaped = NULL;
-    c->nreshaped = 0;
+    forget_reshaped(c);
     return 0;
 }
 
@@ -373,7 +375,7 @@ static int look_for_shapes(struct capture *c, struct err *e)
         return -1;
     if (n > 0) {
         log_event(LOG_INFO, "capture", "table-reshaped", "table=%s",
-                  facts[0].key + sizeof(reshape) - 1);
+                  facts[0].key + strlen(REQUEST_RESHAPE));
         capture_stop(c);
     }
     facts_release(facts, n);

@@ -75,7 +75,8 @@ const struct option options[] = {
      "The process stays under 64 MiB, plus four times the largest row in flight; more is not "
      "used."},
     {"journal_max", OPTION_SIZE, AT(journal_max), "50GiB", false, false, 64 * MIB, 1024 * TIB, NULL,
-     "The journal's ceiling: a warning at 80 %, capture pauses at 100 %."},
+     "The journal's ceiling: a warning at 80 %; capture pauses before it is reached, with room for "
+     "the largest row."},
     {"pg_bindir", OPTION_TEXT, AT(pg_bindir), NULL, false, false, 0, 0, NULL,
      "Where pg_dump and pg_restore are. Default: the newest found, at least the source's "
      "version."},

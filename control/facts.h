@@ -4,7 +4,7 @@
  *   kind       key                 body
  *   migration  "self"              source and target identity, created_ms            (create once)
  *   stream     "forward"           state creating|created, start, epoch, common cut and snapshot
- *   table      "public.orders"     its planned shape's facts: chunks, common (cut), state
+ *   table      "public.orders"     its planned shape's facts: chunks, common (cut), state, settled
  *   chunk      "public.orders/001-000012"  range, state planned|claimed|done, holder, until_ms,
  *                                  cut …
  *   shape      "public.orders"     the table as it was planned: columns, types, key (control/plan.h)
@@ -177,6 +177,8 @@ int lease_held(struct db *db, const char *name, char *holder, size_t size, struc
 
 /* ---- requests and answers between commands and stages ---- */
 
+/* A table's new shape, which apply asks capture to go by (docs/requests.md). */
+#define REQUEST_RESHAPE "reshape/"
 int request_put(struct db *db, const char *name, json_t *body, struct err *e);
 /* Is a cutover on its way past `prepared`, or through? Then no lane may be taken off the stream any
  * more: what it lacked would be missing behind the switch. True also if that cannot be undone. */

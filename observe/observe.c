@@ -487,7 +487,7 @@ static void gather_journal(struct gather *g)
     g->out->journal_records = (int64_t)stats.next;
     if (max && stats.bytes / 100 * 100 >= max / 100 * JOURNAL_WARN_PERCENT)
         warn(g, arena_printf(g->a,
-                             "the journal holds %d %% of journal_max; at 100 %% capture "
+                             "the journal holds %d %% of journal_max; before 100 %% capture "
                              "pauses",
                              (int)(stats.bytes / (max / 100))));
 }

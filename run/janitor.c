@@ -53,16 +53,15 @@ static void janitor_close(void *handle)
 static int pass_reshaped(struct janitor *j, const struct checkpoint *c, struct lane_list *lanes,
                          struct err *e)
 {
-    static const char prefix[] = "reshape/";
     struct fact *asked;
     size_t n;
 
-    if (j->db->engine->fact_scan(j->db, "request", prefix, &asked, &n, e) < 0)
+    if (j->db->engine->fact_scan(j->db, "request", REQUEST_RESHAPE, &asked, &n, e) < 0)
         return -1;
     for (size_t i = 0; i < n; i++) {
         for (size_t k = 0; k < lanes->n; k++) {
             if (lanes->v[k].state == LANE_LOADING &&
-                strcmp(lanes->v[k].label, asked[i].key + sizeof(prefix) - 1) == 0)
+                strcmp(lanes->v[k].label, asked[i].key + strlen(REQUEST_RESHAPE)) == 0)
                 lanes->v[k].record = c->record;
         }
     }

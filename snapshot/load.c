@@ -178,7 +178,7 @@ int load_past(struct conductor *c, struct arena *a, struct position *past, struc
 static int is_reshaping(struct conductor *c, const char *label, struct err *e)
 {
     struct arena a = ARENA_INIT;
-    const char *key = arena_printf(&a, "reshape/%s", label);
+    const char *key = arena_printf(&a, REQUEST_RESHAPE "%s", label);
     json_t *body = NULL;
     int found = fact_read(c->target, "request", key, &body, NULL, e);
 

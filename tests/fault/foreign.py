@@ -5,8 +5,9 @@ applications live (correctness.md C09).
 There and back and there again, with somebody who may switch any fence off: a superuser who disables
 the triggers (PostgreSQL), an account that read_only does not hold (MariaDB). What is written so on the
 sealed target while the source is fenced undoes that cutover. What is written so on the target before
-the first switch, on the source behind it, and on the target behind the rollback is told by `status` with its facts, survives a kill of the process, is never on the other side, and
-keeps `cutover` and `rollback` from beginning (4) until the user says that it may stay behind.
+the first switch, on the source behind it, and on the target behind the rollback is told by `status`
+with its facts, survives a kill of the process, is never on the other side, and keeps `cutover` and
+`rollback` from beginning (4) until the user says that it may stay behind.
 
     foreign.py --binary FILE [--from postgres|mariadb] [--to postgres|mariadb] [--keep]
 """

@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 """Roles as processes of their own, PostgreSQL to PostgreSQL: started all at once on nothing, two
 snapshots side by side, --max-runtime, and each role killed once; whoever conducts is killed while it
-does, and the other snapshot takes over. At the end nothing differs and every role ends by itself.
+does, and the other snapshot takes over. A table that changes its shape is copied again while capture
+waits at the journal's ceiling. At the end nothing differs and every role ends by itself.
 
     roles.py --binary FILE [--keep]
 """

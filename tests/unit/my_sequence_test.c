@@ -139,6 +139,7 @@ static void markers(void **state)
     }
     assert_string_equal(test_value(db, "SELECT token FROM lockstep.mark ORDER BY id DESC LIMIT 1"),
                         "it's 299");
+    /* Those that are kept, and what a connection sets between two tidyings. */
     assert_string_equal(test_value(db, "SELECT count(*) <= 133 FROM lockstep.mark"), "1");
 }
 
