@@ -263,10 +263,10 @@ static int look_foreign(struct cutover *c, struct check_result *out, struct err 
 {
     static const char *const sides[] = {"source", "target"};
     struct foreign_seen seen;
-    bool exists = false;
+    bool exists = c->flipped && has_turn(c); /* seen before anybody was refused a write */
     char first[250];
 
-    if (c->r->way_back && c->closing->engine->control_exists(c->closing, &exists, e) < 0)
+    if (!exists && c->r->way_back && c->closing->engine->control_exists(c->closing, &exists, e) < 0)
         return -1;
     if (!exists)
         return answer(out, true, "nothing came past the seal of the side that opens");

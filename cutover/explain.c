@@ -35,7 +35,7 @@ static int explain_row(struct cutover *c, const struct cutover_row *row, bool *r
     say(c, "    undo: %s", row->undoes ? row->undoes : "none, the road goes only forward");
     if (done)
         return 0;
-    return explain_checks(c, row->guard, row->from == CUTOVER_NONE, ready, e);
+    return explain_checks(c, row->guard | row->beside, row->from == CUTOVER_NONE, ready, e);
 }
 
 /* That of the last rehearsal, or of the last attempt. */

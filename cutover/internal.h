@@ -13,7 +13,7 @@
 /* How long a writer that the fence met may go on before its session is ended. */
 #define GRACE_MS 100
 /* How often a coordinator that waits looks. */
-#define POLL_MS 2
+#define POLL_MS 1
 
 /* Which way: the same table serves the way back with the ends exchanged. */
 struct road {

@@ -19,14 +19,23 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Before `settled`, before `closed`, and when what was sealed is drained. */
+#define LOOKS_AT_LANES 3
 /* Rounds in all, if those before do not fit into max_pause: the last ones count. */
 #define ROUNDS_MAX 10
 
 /* ---- the parts ---- */
 
+/* Of the rows behind the flip. What is asked beside a drain may yet take longer than that. */
 static int ask_guards(struct cutover *c, struct err *e)
 {
-    return checks_demand(c, CHECK_LANES | CHECK_STAGES | CHECK_OPENING_SEALED | CHECK_FOREIGN, e);
+    const struct cutover_row *closes = cutover_row_from(CUTOVER_SETTLED);
+
+    for (int i = 0; i < LOOKS_AT_LANES - 1; i++) {
+        if (checks_demand(c, CHECK_LANES, e) < 0)
+            return -1;
+    }
+    return checks_demand(c, CHECK_LANES | closes->beside, e);
 }
 
 static int write_record(struct cutover *c, struct err *e)
@@ -98,8 +107,7 @@ static const struct part {
     const char *does;
     const char *remedy;
 } parts[PARTS] = {
-    /* before `settled`, before `closed`, and when what was sealed is drained */
-    [PART_GUARDS] = {"guards", 3, ask_guards, "ask the guards",
+    [PART_GUARDS] = {"guards", 1, ask_guards, "ask the guards",
                      "see what the server of the side that opens is busy with, " LARGER_PAUSE},
     /* each end from `fenced` on, with the begin of what follows */
     [PART_RECORD] = {"record", CUTOVER_SWITCHED - CUTOVER_FENCED, write_record, "record a step",

@@ -204,7 +204,8 @@ int step_close(struct cutover *c, struct err *e)
     int rc;
 
     if (c->stage == 0) {
-        if (seal(c, e) < 0 || sequences_read_closing(c, e) < 0 || sequences_read_opening(c, e) < 0)
+        if (seal(c, e) < 0 || sequences_read_closing(c, e) < 0 ||
+            sequences_read_opening(c, e) < 0 || checks_demand(c, c->row->beside, e) < 0)
             return -1;
         c->stage = 1;
     }

@@ -126,86 +126,53 @@ static const char renew[] =
     " DO RELEASE_LOCK('lockstep.fence');\n"
     "END";
 
-/* A locked account's open sessions would go on: they are ended. */
-static const char end_user[] =
-    "CREATE PROCEDURE IF NOT EXISTS lockstep.fence_end_user(p_user VARCHAR(128) CHARACTER SET "
-    "utf8mb4)\n"
-    "SQL SECURITY INVOKER\n"
-    "BEGIN\n"
-    " DECLARE v_id BIGINT;\n"
-    " DECLARE v_done TINYINT DEFAULT 0;\n"
-    " DECLARE c CURSOR FOR SELECT id FROM information_schema.processlist\n"
-    "  WHERE user = p_user AND id <> connection_id();\n"
-    " DECLARE CONTINUE HANDLER FOR NOT FOUND SET v_done = 1;\n"
-    " DECLARE CONTINUE HANDLER FOR 1094 BEGIN END;\n"
-    " OPEN c;\n"
-    " each_session: LOOP\n"
-    "  FETCH c INTO v_id;\n"
-    "  IF v_done THEN\n"
-    "   LEAVE each_session;\n"
-    "  END IF;\n"
-    "  KILL v_id;\n"
-    " END LOOP;\n"
-    " CLOSE c;\n"
-    "END";
-
-/* The sessions of every account that is locked to seal. */
-static const char end_listed[] =
-    "CREATE PROCEDURE IF NOT EXISTS lockstep.fence_end_listed()\n"
-    "SQL SECURITY INVOKER\n"
-    "BEGIN\n"
-    " DECLARE v_user VARCHAR(128) CHARACTER SET utf8mb4;\n"
-    " DECLARE v_done TINYINT DEFAULT 0;\n"
-    " DECLARE c CURSOR FOR SELECT DISTINCT a.user FROM lockstep.fence_account a;\n"
-    " DECLARE CONTINUE HANDLER FOR NOT FOUND SET v_done = 1;\n"
-    " OPEN c;\n"
-    " each_user: LOOP\n"
-    "  FETCH c INTO v_user;\n"
-    "  IF v_done THEN\n"
-    "   LEAVE each_user;\n"
-    "  END IF;\n"
-    "  CALL lockstep.fence_end_user(v_user);\n"
-    "  SET v_done = 0;\n"
-    " END LOOP;\n"
-    " CLOSE c;\n"
-    "END";
-
+/* A locked account's open sessions would go on: they are ended. Who was let in just before the lock
+ * may have no name yet, so those that are logging in are waited for (half a second; who takes
+ * longer has yet to be asked, and is locked). Whoever came behind the first look met the lock;
+ * connections are numbered in the order in which they come. The list of the sessions is dear and
+ * read while nobody may write: once, unless somebody is logging in. */
 static const char end_all[] =
     "CREATE PROCEDURE IF NOT EXISTS lockstep.fence_end_all()\n"
     "SQL SECURITY INVOKER\n"
     "BEGIN\n"
-    " DECLARE v_last BIGINT UNSIGNED DEFAULT\n"
-    "  (SELECT max(p.id) FROM information_schema.processlist p);\n"
-    " DECLARE v_tries INT DEFAULT 0;\n"
-    " DECLARE v_named INT;\n"
+    " DECLARE v_id BIGINT UNSIGNED;\n"
+    " DECLARE v_named TINYINT;\n"
+    " DECLARE v_last BIGINT UNSIGNED DEFAULT 18446744073709551615;\n"
+    " DECLARE v_seen BIGINT UNSIGNED;\n"
     " DECLARE v_nameless INT;\n"
+    " DECLARE v_tries INT DEFAULT 0;\n"
+    " DECLARE v_done TINYINT;\n"
+    " DECLARE c CURSOR FOR SELECT p.id, a.user IS NOT NULL FROM information_schema.processlist p\n"
+    "  LEFT JOIN (SELECT DISTINCT user FROM lockstep.fence_account) a ON a.user = p.user\n"
+    "  WHERE p.id <> connection_id() AND p.id <= v_last AND p.command <> 'Killed'\n"
+    "  AND (a.user IS NOT NULL OR p.user = 'unauthenticated user');\n"
+    " DECLARE CONTINUE HANDLER FOR NOT FOUND SET v_done = 1;\n"
+    " DECLARE CONTINUE HANDLER FOR 1094 BEGIN END;\n"
     " each_look: LOOP\n"
-    "  SELECT count(a.user), sum(p.user = 'unauthenticated user')\n"
-    "   INTO v_named, v_nameless FROM information_schema.processlist p\n"
-    "   LEFT JOIN (SELECT DISTINCT user FROM lockstep.fence_account) a ON a.user = p.user\n"
-    "   WHERE p.id <> connection_id() AND p.id <= v_last AND p.command <> 'Killed'\n"
-    "   AND (a.user IS NOT NULL OR p.user = 'unauthenticated user');\n"
-    "  IF v_named = 0 AND (coalesce(v_nameless, 0) = 0 OR v_tries >= 75) THEN\n"
+    "  SET v_done = 0, v_nameless = 0, v_seen = 0;\n"
+    "  OPEN c;\n"
+    "  each_session: LOOP\n"
+    "   FETCH c INTO v_id, v_named;\n"
+    "   IF v_done THEN\n"
+    "    LEAVE each_session;\n"
+    "   END IF;\n"
+    "   SET v_seen = greatest(v_seen, v_id);\n"
+    "   IF v_named THEN\n"
+    "    KILL v_id;\n"
+    "   ELSE\n"
+    "    SET v_nameless = v_nameless + 1;\n"
+    "   END IF;\n"
+    "  END LOOP;\n"
+    "  CLOSE c;\n"
+    "  IF v_nameless = 0 OR v_tries >= 75 THEN\n"
     "   LEAVE each_look;\n"
     "  END IF;\n"
-    "  IF v_tries >= 125 THEN\n"
-    "   SIGNAL SQLSTATE 'LS003' SET MESSAGE_TEXT = 'sessions of locked accounts do not end';\n"
-    "  END IF;\n"
-    "  IF v_named > 0 THEN\n"
-    "   CALL lockstep.fence_end_listed();\n"
-    "  END IF;\n"
+    "  SET v_last = v_seen, v_tries = v_tries + 1;\n"
     "  DO SLEEP(if(v_tries < 25, 0.002, 0.01));\n"
-    "  SET v_tries = v_tries + 1;\n"
     " END LOOP;\n"
     "END";
 
-/* That we lock it is written before it is done; one that was locked before stays locked after. Who
- * was let in just before the lock may have no name yet when the sessions are ended. So it is not
- * taken for granted that they have: it is looked again until none of those that were there is left
- * (whoever came later met the lock, and connections are numbered in the order in which they come),
- * and those that are logging in are waited for (half a second; who takes longer has yet to be
- * asked, and is locked).
- */
+/* That we lock it is written before it is done; one that was locked before stays locked after. */
 static const char accounts[] =
     "CREATE PROCEDURE IF NOT EXISTS lockstep.fence_accounts(p_lock TINYINT)\n"
     "SQL SECURITY INVOKER\n"
@@ -232,9 +199,7 @@ static const char accounts[] =
     "   EXECUTE lockstep_alter;\n"
     "   DEALLOCATE PREPARE lockstep_alter;\n"
     "  END IF;\n"
-    "  IF p_lock THEN\n"
-    "   CALL lockstep.fence_end_user(v_user);\n"
-    "  ELSE\n"
+    "  IF NOT p_lock THEN\n"
     "   UPDATE lockstep.fence_account SET locked = 0 WHERE user = v_user AND host = v_host;\n"
     "  END IF;\n"
     "  SET v_done = 0;\n"
@@ -311,8 +276,6 @@ const struct my_fence_object my_fence_objects[] = {
     {"PROCEDURE", "fence_enter", enter},
     {"PROCEDURE", "fence_flip", flip},
     {"PROCEDURE", "fence_renew", renew},
-    {"PROCEDURE", "fence_end_user", end_user},
-    {"PROCEDURE", "fence_end_listed", end_listed},
     {"PROCEDURE", "fence_end_all", end_all},
     {"PROCEDURE", "fence_accounts", accounts},
     {"PROCEDURE", "fence_seal", seal},

@@ -39,14 +39,20 @@ struct waiting {
     char refused[200];
 };
 
-static const char sql_writers[] =
+/* What a look asks, in one message: this is done while nobody may write, on servers that are busy
+ * then. Writers first: what vanishes from there because it is prepared is then seen as such. */
+enum { LOOK_BEGIN, LOOK_WRITERS, LOOK_END, LOOK_PREPARED, LOOKS };
+static const char sql_look[] =
+    "START TRANSACTION WITH CONSISTENT SNAPSHOT;"
     "SELECT t.trx_mysql_thread_id, t.trx_id, p.user, p.host, p.command,"
     " t.trx_mysql_thread_id = CONNECTION_ID() FROM information_schema.innodb_trx t"
     " LEFT JOIN information_schema.processlist p ON p.id = t.trx_mysql_thread_id"
     " WHERE t.trx_mysql_thread_id = CONNECTION_ID() OR (t.trx_mysql_thread_id > 0"
     " AND t.trx_rows_modified > 0"
     " AND coalesce(p.user, '') NOT IN (substring_index(user(), '@', 1), 'event_scheduler'))"
-    " LIMIT 4096";
+    " LIMIT 4096;"
+    "ROLLBACK;"
+    "XA RECOVER";
 
 static bool was_listed(const struct waiting *w, int64_t trx)
 {
@@ -72,17 +78,12 @@ static void keep_writer(struct waiting *w, MYSQL_ROW row)
              row[2] ? row[2] : "?", row[3] ? row[3] : "?", row[4] ? row[4] : "?");
 }
 
-/* 1: looked, 0: the copy was too old, -1. */
-static int look_writers(struct waiting *w, struct err *e)
+/* Was the copy one that has our own transaction? */
+static bool take_writers(struct waiting *w, MYSQL_RES *res)
 {
-    MYSQL_RES *res = NULL;
     bool fresh = false;
     MYSQL_ROW row;
 
-    if (my_execf(w->db, e, "START TRANSACTION WITH CONSISTENT SNAPSHOT") == 0)
-        res = my_query(w->db, sql_writers, e);
-    if (res == NULL)
-        return -1;
     w->n = 0;
     while ((row = mysql_fetch_row(res)) != NULL) {
         bool ours = row[5] != NULL && row[5][0] == '1';
@@ -91,9 +92,6 @@ static int look_writers(struct waiting *w, struct err *e)
         if (!ours)
             keep_writer(w, row);
     }
-    mysql_free_result(res);
-    if (my_execf(w->db, e, "ROLLBACK") != 0)
-        return -1;
     if (!fresh && w->first)
         w->nlisted = 0;
     return fresh;
@@ -120,13 +118,10 @@ static void name_prepared(struct waiting *w, const char *data, size_t len)
     buf_release(&text);
 }
 
-static int look_prepared(struct waiting *w, struct err *e)
+static void take_prepared(struct waiting *w, MYSQL_RES *res)
 {
-    MYSQL_RES *res = my_query(w->db, "XA RECOVER", e);
     MYSQL_ROW row;
 
-    if (res == NULL)
-        return -1;
     w->nprepared = 0;
     w->prepared[0] = '\0';
     while ((row = mysql_fetch_row(res)) != NULL) {
@@ -136,18 +131,25 @@ static int look_prepared(struct waiting *w, struct err *e)
         if (w->nprepared <= NAMED_MAX && row[3] != NULL)
             name_prepared(w, row[3], lengths[3]);
     }
-    mysql_free_result(res);
-    return 0;
 }
 
-/* Writers first: what vanishes from there because it is prepared is then seen as such. */
+/* 1: looked, 0: the copy was too old, -1. */
 static int look(struct waiting *w, struct err *e)
 {
-    int rc = look_writers(w, e);
+    MYSQL_RES *res[LOOKS];
+    int rc = -1;
 
-    if (rc < 0 || look_prepared(w, e) != 0)
+    if (my_query_each(w->db, sql_look, res, LOOKS, e) != 0)
         return -1;
-    w->first = w->first && rc == 0;
+    if (res[LOOK_WRITERS] != NULL && res[LOOK_PREPARED] != NULL) {
+        rc = take_writers(w, res[LOOK_WRITERS]);
+        take_prepared(w, res[LOOK_PREPARED]);
+        w->first = w->first && rc == 0;
+    } else {
+        err_set(e, ERR_BUG, "a query without rows");
+    }
+    for (size_t i = 0; i < LOOKS; i++)
+        mysql_free_result(res[i]);
     return rc;
 }
 

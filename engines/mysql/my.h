@@ -80,6 +80,9 @@ int my_exec(struct my_db *db, const char *sql, size_t len, uint64_t *affected, s
  * number. */
 int my_exec_each(struct my_db *db, const char *sql, size_t len, uint64_t *affected, size_t n,
                  size_t *done, struct err *e);
+/* As my_exec_each, with the rows: out[i] are those of statement i, for the caller to free, NULL
+ * where it has none. On an error there are none of any. */
+int my_query_each(struct my_db *db, const char *sql, MYSQL_RES **out, size_t n, struct err *e);
 int my_execf(struct my_db *db, struct err *e, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 /* All rows at once, for small results: mysql_free_result() it. NULL: error. */

@@ -169,27 +169,47 @@ static struct counter *sorted(MYSQL_RES *res, struct arena *a)
     return all;
 }
 
+/* In one message, since it is asked while nobody may write. */
+static int ask_all(struct my_db *db, MYSQL_RES **columns, MYSQL_RES **tables, struct err *e)
+{
+    MYSQL_RES *res[3];
+    struct buf sql;
+    size_t first = db->maria ? 0 : 1;
+    int rc;
+
+    buf_init(&sql, 4096);
+    /* MySQL shows counters that are a day old unless it is told not to. */
+    if (!db->maria)
+        buf_adds(&sql, "SET SESSION information_schema_stats_expiry = 0;");
+    buf_addf(&sql, "%s" OF_USERS " ORDER BY 1, 2;", sql_columns);
+    buf_addf(&sql, "%s" OF_USERS "%s", sql_counters, db->maria ? "" : sql_that_count);
+    rc = buf_check(&sql, "a question", e);
+    if (rc == 0)
+        rc = my_query_each(db, sql.data, res, first + 2, e);
+    buf_release(&sql);
+    if (rc != 0)
+        return -1;
+    *columns = res[first];
+    *tables = res[first + 1];
+    if (*columns != NULL && *tables != NULL)
+        return 0;
+    mysql_free_result(*columns);
+    mysql_free_result(*tables);
+    return err_set(e, ERR_BUG, "a query without rows");
+}
+
 int my_sequences(struct db *base, const struct selection *s, struct arena *a,
                  struct sequence_list *out, struct err *e)
 {
     struct my_db *db = my_db_from(base);
-    MYSQL_RES *columns = NULL;
-    MYSQL_RES *tables = NULL;
+    MYSQL_RES *columns;
+    MYSQL_RES *tables;
     MYSQL_ROW row;
     bool warned;
     int rc = 0;
 
-    /* MySQL shows counters that are a day old unless it is told not to. */
-    if (!db->maria && my_execf(db, e, "SET SESSION information_schema_stats_expiry = 0") != 0)
-        return -1;
-    columns = my_queryf(db, e, "%s" OF_USERS " ORDER BY 1, 2", sql_columns);
-    if (columns != NULL)
-        tables =
-            my_queryf(db, e, "%s" OF_USERS "%s", sql_counters, db->maria ? "" : sql_that_count);
-    if (tables == NULL) {
-        mysql_free_result(columns);
+    if (ask_all(db, &columns, &tables, e) != 0)
         return err_wrap(e, "reading AUTO_INCREMENT counters");
-    }
     warned = mysql_warning_count(db->conn) > 0;
     struct counter *all = sorted(tables, a);
     out->n = 0;

@@ -330,6 +330,24 @@ int my_exec_each(struct my_db *db, const char *sql, size_t len, uint64_t *affect
     return rc;
 }
 
+int my_query_each(struct my_db *db, const char *sql, MYSQL_RES **out, size_t n, struct err *e)
+{
+    size_t done = 0;
+    int rc;
+
+    memset(out, 0, n * sizeof(*out));
+    rc = send_query(db, sql, strlen(sql), e) == 0 ? 1 : -1;
+    while (rc == 1 && done < n)
+        rc = store(db, &out[done++], e) == 0 ? next_result(db, e) : -1;
+    if (rc == 1)
+        rc = my_give_up(db, ERR_FATAL, "more answers than statements", e);
+    for (size_t i = 0; rc < 0 && i < n; i++) {
+        mysql_free_result(out[i]);
+        out[i] = NULL;
+    }
+    return rc;
+}
+
 int my_exec(struct my_db *db, const char *sql, size_t len, uint64_t *affected, struct err *e)
 {
     uint64_t count = 0;

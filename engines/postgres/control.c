@@ -55,24 +55,32 @@ int pg_identify(struct db *base, struct server_identity *out, struct err *e)
     return 0;
 }
 
+/* A write outside of a transaction whose connection broke may have been committed. */
+static int write_failed(struct pg_db *db, bool in_tx, struct err *e)
+{
+    if (!in_tx && db->broken && e != NULL && e->class == ERR_RETRY) {
+        e->class = ERR_UNKNOWN;
+        err_wrap(e, "outcome of a write unknown");
+    }
+    return -1;
+}
+
 /* A transaction that writes WAL and commits synchronously flushes everything before it. An xid
  * alone would not do: a commit without WAL of its own is not flushed. */
 int pg_sync(struct db *base, struct err *e)
 {
     struct pg_db *db = pg_db_from(base);
 
+    PGresult *res;
+
     if (pg_in_transaction(db))
         return err_set(e, ERR_BUG, "sync inside of a transaction");
-    if (pg_begin(base, e) != 0)
-        return -1;
-    if (pg_exec(db,
-                "SET LOCAL synchronous_commit = on;"
-                "SELECT pg_logical_emit_message(true, '" PG_SYNC_PREFIX "', '')",
-                e) != 0) {
-        pg_rollback(base, NULL);
-        return -1;
-    }
-    return pg_commit(base, e);
+    res = pg_query(db,
+                   "SELECT set_config('synchronous_commit', 'on', true),"
+                   " pg_logical_emit_message(true, '" PG_SYNC_PREFIX "', '')",
+                   0, NULL, e);
+    PQclear(res);
+    return res != NULL ? 0 : write_failed(db, false, e);
 }
 
 /* A position at the begin of a page stands behind the page's header, where no record ends and no
@@ -386,16 +394,6 @@ static json_t *body_parse(const char *text, const char *kind, const char *key, s
     if (body == NULL)
         err_set(e, ERR_FATAL, "fact %s/%s is not JSON: %s", kind, key, why.text);
     return body;
-}
-
-/* A write outside of a transaction whose connection broke may have been committed. */
-static int write_failed(struct pg_db *db, bool in_tx, struct err *e)
-{
-    if (!in_tx && db->broken && e != NULL && e->class == ERR_RETRY) {
-        e->class = ERR_UNKNOWN;
-        err_wrap(e, "outcome of a write unknown");
-    }
-    return -1;
 }
 
 int pg_fact_get(struct db *base, const char *kind, const char *key, bool lock, struct fact *out,

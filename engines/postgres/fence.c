@@ -171,6 +171,13 @@ static int create_objects(struct pg_db *db, struct err *e)
     return 0;
 }
 
+/* Somebody has removed the fence's objects, or the schema that they are in. */
+static bool is_gone(const struct err *e)
+{
+    return strcmp(e->sqlstate, "42P01") == 0 || strcmp(e->sqlstate, "42883") == 0 ||
+           strcmp(e->sqlstate, "3F000") == 0;
+}
+
 /* To make the objects takes longer than all else that a switch does while nobody may write, and
  * makes every session plan anew. So what this connection has made is not made again while the
  * catalog has it word for word. */
@@ -187,8 +194,7 @@ static int ensure_objects(struct pg_db *db, struct err *e)
     PQclear(res);
     if (same)
         return 0;
-    /* Somebody may have removed them. */
-    if (res == NULL && strcmp(own.sqlstate, "42P01") != 0 && strcmp(own.sqlstate, "42883") != 0) {
+    if (res == NULL && !is_gone(&own)) {
         if (e != NULL)
             *e = own;
         return err_wrap(e, "looking at the fence");
@@ -327,43 +333,68 @@ int pg_fence_lift(struct db *base, const char *token, struct err *e)
     return fence_call(pg_db_from(base), "SELECT lockstep.fence_lift($1)", 1, values, e);
 }
 
+/* 1: it is installed; 0: it is not, and *now_ms is the server's clock; -1. */
+static int is_installed(struct pg_db *db, int64_t *now_ms, struct err *e)
+{
+    PGresult *res = pg_query(db,
+                             "SELECT to_regprocedure('lockstep.fence_read()') IS NOT NULL,"
+                             " floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint",
+                             0, NULL, e);
+    bool installed;
+
+    if (res == NULL)
+        return -1;
+    installed = pg_bool(res, 0, 0);
+    *now_ms = pg_int(res, 0, 1);
+    PQclear(res);
+    return installed;
+}
+
+static int read_state(struct pg_db *db, struct fence_state *out, struct err *e)
+{
+    PGresult *res =
+        pg_query(db, "SELECT lease, now_ms, epoch, token FROM lockstep.fence_read()", 0, NULL, e);
+    int rc = -1;
+
+    if (res == NULL)
+        return -1;
+    if (PQntuples(res) == 1) {
+        out->lease_end_ms = pg_int(res, 0, 0);
+        out->now_ms = pg_int(res, 0, 1);
+        out->epoch = (uint32_t)pg_int(res, 0, 2);
+        snprintf(out->token, sizeof out->token, "%s", PQgetvalue(res, 0, 3));
+        out->mode = out->lease_end_ms >= SEALED_MS    ? FENCE_SEALED
+                    : out->lease_end_ms > out->now_ms ? FENCE_LEASED
+                                                      : FENCE_OPEN;
+        rc = 0;
+    } else {
+        err_set(e, ERR_FATAL, "lockstep.fence has no row");
+    }
+    PQclear(res);
+    return rc;
+}
+
 int pg_fence_state(struct db *base, struct fence_state *out, struct err *e)
 {
     struct pg_db *db = pg_db_from(base);
-    PGresult *res = NULL;
-    int rc = -1;
+    struct err own = {0};
+    int rc = 1;
 
     memset(out, 0, sizeof *out);
-    res = pg_query(db,
-                   "SELECT to_regprocedure('lockstep.fence_read()') IS NOT NULL,"
-                   " floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint",
-                   0, NULL, e);
-    if (res == NULL)
-        goto out;
-    out->now_ms = pg_int(res, 0, 1);
-    rc = 0;
-    if (!pg_bool(res, 0, 0))
-        goto out;
-    PQclear(res);
-    rc = -1;
-    res = pg_query(db, "SELECT lease, now_ms, epoch, token FROM lockstep.fence_read()", 0, NULL, e);
-    if (res == NULL)
-        goto out;
-    if (PQntuples(res) != 1) {
-        err_set(e, ERR_FATAL, "lockstep.fence has no row");
-        goto out;
-    }
-    out->lease_end_ms = pg_int(res, 0, 0);
-    out->now_ms = pg_int(res, 0, 1);
-    out->epoch = (uint32_t)pg_int(res, 0, 2);
-    snprintf(out->token, sizeof out->token, "%s", PQgetvalue(res, 0, 3));
-    out->mode = out->lease_end_ms >= SEALED_MS    ? FENCE_SEALED
-                : out->lease_end_ms > out->now_ms ? FENCE_LEASED
-                                                  : FENCE_OPEN;
-    rc = 0;
-out:
-    PQclear(res);
-    return rc == 0 ? 0 : err_wrap(e, "reading the fence");
+    /* Asked while nobody may write: what this connection has made is taken to be there. */
+    if (db->fence[0] != '\0' && read_state(db, out, &own) == 0)
+        return 0;
+    if (own.class == ERR_NONE || is_gone(&own))
+        rc = is_installed(db, &out->now_ms, &own);
+    else
+        rc = -1;
+    if (rc > 0)
+        rc = read_state(db, out, &own);
+    if (rc == 0)
+        return 0;
+    if (e != NULL)
+        *e = own;
+    return err_wrap(e, "reading the fence");
 }
 
 /* ---- waiting ---- */

@@ -48,6 +48,7 @@ MEDIAN_MAX_MS, SLOWEST_MAX_MS, HELD_MIN = 500, 2000, 0.9
 TRIPS_MAX = 3  # times the flip and a marker's round trip
 LOAD_MIN = 0.9  # of half the drain: what writes less, the pauses included, does not count as half
 TRY_EVERY = 0.001
+FILL_TRY_EVERY = 0.02  # it connects anew each time, on the machine whose pause is measured
 CLIENT_MAX = 1800  # seconds; nobody who forgets to end it keeps a client
 DOORS = {"postgres": PostgresDoor, "mariadb": MysqlDoor}
 # Refused for the moment, sealed, ended by the fence: what a switch tells its clients. MariaDB ends a
@@ -184,7 +185,7 @@ class Filler:
                 if conn is not None:
                     conn.close()
                 side, conn = 1 - side, None
-                self.over.wait(TRY_EVERY)
+                self.over.wait(FILL_TRY_EVERY)
         if conn is not None:
             conn.close()
 

@@ -50,11 +50,12 @@ static void test_guards(void **state)
         assert_int_equal((row->guard & CHECK_IN_TIME) != 0, writes_held);
         /* A dead source or a stopped apply must not keep a closed migration shut. */
         if (row->from == CUTOVER_CLOSED)
-            assert_int_equal(row->guard, 0);
+            assert_int_equal(row->guard | row->beside, 0);
         /* Only what proves itself old is done again. */
         assert_int_equal(row->again, row->to == CUTOVER_PREPARED);
     }
-    assert_true(cutover_row_from(CUTOVER_SETTLED)->guard & CHECK_OPENING_SEALED);
+    assert_true(cutover_row_from(CUTOVER_SETTLED)->beside & CHECK_OPENING_SEALED);
+    assert_true(cutover_row_from(CUTOVER_SETTLED)->beside & CHECK_FOREIGN);
     assert_true(cutover_row_from(CUTOVER_SETTLED)->guard & CHECK_LANES);
     assert_true(cutover_row_from(CUTOVER_NONE)->guard & CHECK_LOADED);
 }
