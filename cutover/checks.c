@@ -263,7 +263,8 @@ static int look_foreign(struct cutover *c, struct check_result *out, struct err 
 {
     static const char *const sides[] = {"source", "target"};
     struct foreign_seen seen;
-    bool exists = c->flipped && has_turn(c); /* seen before anybody was refused a write */
+    /* Behind the flip it has been seen before. */
+    bool exists = c->flipped && c->r->way_back && has_turn(c);
     char first[250];
 
     if (!exists && c->r->way_back && c->closing->engine->control_exists(c->closing, &exists, e) < 0)

@@ -131,7 +131,8 @@ struct cutover {
     struct marker turn_marker;
     int64_t began_ms;
     struct marker marker;
-    uint64_t changes; /* that apply had made when it was past the marker */
+    int64_t marked_ms; /* mono_ms at which that of the pause was set */
+    uint64_t changes;  /* that apply had made when it was past the marker */
     struct predict predict;
     struct sequences_seen sequences;
 
@@ -142,6 +143,7 @@ struct cutover {
     bool rehearsed; /* it is over */
 
     /* the pause */
+    int64_t looked_ms; /* mono_ms of the last look for writers on the closing side, or 0 */
     bool flipped;
     int64_t flipped_ms;
     int64_t failed_ms;  /* mono_ms of the first failure behind `closed`; 0: none */
@@ -226,6 +228,8 @@ int checks_demand(struct cutover *c, unsigned wanted, struct err *e);
 
 /* ---- steps.c ---- */
 
+/* A look for writers on the closing side would be slow now (engine.looks_apart_ms). */
+bool looked_just_now(const struct cutover *c);
 int step_prepare(struct cutover *c, struct err *e);
 int step_fence(struct cutover *c, struct err *e);
 int step_drain(struct cutover *c, struct err *e);

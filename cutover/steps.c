@@ -10,6 +10,8 @@
 
 /* Foreign writers on the side that opens are waited for, never ended. */
 #define FOREIGN_MS 5000
+/* After that it is asked whether anybody is left to bring a marker. */
+#define STALL_MS 1000
 /* The lease under which a fence is taken over from another coordinator, to be lifted at once. */
 #define RECLAIM_MS 1000
 
@@ -39,6 +41,7 @@ int marker_reached(struct cutover *c, struct db *db, const struct marker *m, str
 
 static int mark_closing(struct cutover *c, const char *suffix, struct err *e)
 {
+    c->marked_ms = mono_ms();
     return marker_set(c, c->closing, suffix, &c->marker, e);
 }
 
@@ -132,16 +135,27 @@ static int wait_for_writers(struct cutover *c, const char *name, struct err *e)
         return err_set(e, ERR_RETRY, "no time is left to wait for writers");
     if (c->closing->engine->fence_wait(c->closing, &limits, &report, e) < 0)
         return -1;
+    c->looked_ms = mono_ms();
     note(c, name,
          json_pack("{s:i, s:i, s:I}", "waited_for", report.waited_for, "terminated",
                    report.terminated, "took_ms", (json_int_t)report.took_ms));
     return 0;
 }
 
+bool looked_just_now(const struct cutover *c)
+{
+    int apart = c->closing->engine->looks_apart_ms;
+
+    return apart > 0 && mono_ms() < c->looked_ms + apart;
+}
+
 int step_fence(struct cutover *c, struct err *e)
 {
     struct db *db = c->closing;
 
+    /* So that the look behind the flip does not have to wait while nobody may write. */
+    if (looked_just_now(c))
+        return 0;
     /* Tables that came since; idempotent, and before anybody is refused. */
     if (db->engine->fence_install(db, &c->tables, 0, e) < 0)
         return -1;
@@ -159,6 +173,16 @@ int step_fence(struct cutover *c, struct err *e)
 
 /* ---- drained, settled ---- */
 
+/* As marker_passed; what stopped meanwhile is told at once, not at the end of max_pause. */
+static int await_marker(struct cutover *c, struct err *e)
+{
+    int rc = marker_passed(c, e);
+
+    if (rc == 0 && mono_ms() > c->marked_ms + STALL_MS)
+        return checks_demand(c, CHECK_STAGES, e);
+    return rc;
+}
+
 int step_drain(struct cutover *c, struct err *e)
 {
     if (c->stage == 0) {
@@ -168,7 +192,7 @@ int step_drain(struct cutover *c, struct err *e)
             return -1;
         c->stage = 1;
     }
-    return marker_passed(c, e);
+    return await_marker(c, e);
 }
 
 int step_settle(struct cutover *c, struct err *e)
@@ -183,15 +207,17 @@ int step_settle(struct cutover *c, struct err *e)
 static int seal(struct cutover *c, struct err *e)
 {
     struct db *db = c->closing;
+    int held;
     int armed;
 
     renewer_release_fence(c);
-    if (db->engine->fence_seal(db, c->token, c->epoch, e) < 0)
+    held = db->engine->fence_seal(db, c->token, c->epoch, e);
+    if (held < 0)
         return -1;
     test_point("closed", "sealed");
     /* What a table's owner has taken off under the lease is put back, when those who would be in
      * the way of that have ended; what was written meanwhile lies before the second marker. */
-    if (wait_for_writers(c, "writers_2", e) < 0)
+    if (!held && wait_for_writers(c, "writers_2", e) < 0)
         return -1;
     armed = db->engine->fence_install(db, &c->tables, (int)(left_ms(c) / 2), e);
     if (armed < 0 || (armed > 0 && wait_for_writers(c, "writers_2", e) < 0))
@@ -209,7 +235,7 @@ int step_close(struct cutover *c, struct err *e)
             return -1;
         c->stage = 1;
     }
-    rc = marker_passed(c, e);
+    rc = await_marker(c, e);
     if (rc <= 0)
         return rc;
     /* A table that was parked in the meantime lacks what was drained past it. */

@@ -70,8 +70,10 @@ const struct cutover_row cutover_rows[] = {
      .beside = CHECK_OPENING_SEALED | CHECK_FOREIGN,
      .step = step_close,
      .undo = undo_fence,
-     .does = "seal the closing side for good, wait for writers again, set the second marker, read "
-             "the sequences again, wait until apply is past it, set them",
+     .does =
+         "seal the closing side for good, wait for writers again unless its server tells that "
+         "the lease has held, set the second marker, read the sequences again, see that nothing "
+         "came past the other seal, wait until apply is past the marker, set the sequences",
      .undoes = "lift the closing side's seal",
      .why = "safety rests on this alone: an early lapse of the lease lies before the second "
             "marker, so it is drained"},

@@ -318,6 +318,8 @@ struct engine {
     bool counts_by_index;
     /* What its type "json" holds is put into a form of its own: the text does not come back. */
     bool normalizes_json;
+    /* What fence_wait looks at is made anew only so long after the last look. */
+    int looks_apart_ms;
 
     /* ---- sessions ---- */
     int (*open)(const struct db_options *o, struct db **out, struct err *e);
@@ -493,9 +495,13 @@ struct engine {
     int (*fence_flip)(struct db *db, const char *token, uint32_t epoch, int lease_ms,
                       struct err *e); /* ERR_FENCED: another token holds it */
     int (*fence_renew)(struct db *db, const char *token, int lease_ms, struct err *e);
-    /* Lists the transactions that hold write locks, waits for exactly those. */
+    /* Lists the transactions that hold write locks, waits for exactly those. Slow if another look
+     * was less than looks_apart_ms ago. */
     int (*fence_wait)(struct db *db, const struct fence_wait *w, struct fence_report *out,
                       struct err *e);
+    /* 1: the server tells that it has refused writes without a break since fence_flip by this
+     * token, so that whoever wrote then has been waited for, and nobody else can; 0: it may have
+     * lapsed. */
     int (*fence_seal)(struct db *db, const char *token, uint32_t epoch, struct err *e);
     int (*fence_lift)(struct db *db, const char *token,
                       struct err *e); /* leased or sealed -> open */

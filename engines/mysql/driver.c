@@ -7,6 +7,7 @@ const struct engine engine_mysql = {
     .name = "mysql",
     .counts_by_index = true,
     .normalizes_json = true,
+    .looks_apart_ms = MY_LOOKS_APART_MS,
 
     /* session.c, control.c */
     .open = my_open,

@@ -140,15 +140,18 @@ int my_fence_renew(struct db *base, const char *token, int lease_ms, struct err 
 
 int my_fence_seal(struct db *base, const char *token, uint32_t epoch, struct err *e)
 {
+    int64_t held;
     char more[60];
 
     snprintf(more, sizeof more, ", %u", epoch);
     my_db_from(base)->sealed = false;
     /* A server that does not flush at each commit would forget in a crash that it is sealed. */
-    if (close_server(my_db_from(base), "fence_seal", token, more, e) != 0 || my_sync(base, e) != 0)
+    if (close_server(my_db_from(base), "fence_seal", token, more, e) != 0 ||
+        my_sync(base, e) != 0 ||
+        number(my_db_from(base), "SELECT coalesce(@lockstep_held, 0)", &held, e) != 0)
         return -1;
     my_db_from(base)->sealed = true;
-    return 0;
+    return held == 1;
 }
 
 /* What a seal has left in MySQL's mysqld-auto.cnf says the same as the server does now; it goes, so

@@ -126,11 +126,12 @@ static const char renew[] =
     " DO RELEASE_LOCK('lockstep.fence');\n"
     "END";
 
-/* A locked account's open sessions would go on: they are ended. Who was let in just before the lock
- * may have no name yet, so those that are logging in are waited for (half a second; who takes
- * longer has yet to be asked, and is locked). Whoever came behind the first look met the lock;
- * connections are numbered in the order in which they come. The list of the sessions is dear and
- * read while nobody may write: once, unless somebody is logging in. */
+/* A locked account's open sessions would go on: they are ended, also those that seem to be ending
+ * (a statement that is killed, and a reset, look the same, and their sessions go on). Who was let
+ * in just before the lock may have no name yet, so those that are logging in are waited for, and
+ * after half a second ended too. Whoever came behind the first look met the lock; connections are
+ * numbered in the order in which they come. The list of the sessions is dear and read while nobody
+ * may write: once, unless somebody is logging in. */
 static const char end_all[] =
     "CREATE PROCEDURE IF NOT EXISTS lockstep.fence_end_all()\n"
     "SQL SECURITY INVOKER\n"
@@ -144,7 +145,7 @@ static const char end_all[] =
     " DECLARE v_done TINYINT;\n"
     " DECLARE c CURSOR FOR SELECT p.id, a.user IS NOT NULL FROM information_schema.processlist p\n"
     "  LEFT JOIN (SELECT DISTINCT user FROM lockstep.fence_account) a ON a.user = p.user\n"
-    "  WHERE p.id <> connection_id() AND p.id <= v_last AND p.command <> 'Killed'\n"
+    "  WHERE p.id <> connection_id() AND p.id <= v_last\n"
     "  AND (a.user IS NOT NULL OR p.user = 'unauthenticated user');\n"
     " DECLARE CONTINUE HANDLER FOR NOT FOUND SET v_done = 1;\n"
     " DECLARE CONTINUE HANDLER FOR 1094 BEGIN END;\n"
@@ -157,7 +158,7 @@ static const char end_all[] =
     "    LEAVE each_session;\n"
     "   END IF;\n"
     "   SET v_seen = greatest(v_seen, v_id);\n"
-    "   IF v_named THEN\n"
+    "   IF v_named OR v_tries >= 75 THEN\n"
     "    KILL v_id;\n"
     "   ELSE\n"
     "    SET v_nameless = v_nameless + 1;\n"
@@ -219,6 +220,7 @@ static const char seal[] =
     " IF v_epoch > p_epoch OR (v_epoch = p_epoch AND v_token <> p_token) THEN\n"
     "  SIGNAL SQLSTATE 'LS001' SET MESSAGE_TEXT = v_text;\n"
     " END IF;\n"
+    " SET @lockstep_held = v_mode = 'leased' AND v_token = p_token AND @@GLOBAL.read_only = 1;\n"
     " UPDATE lockstep.fence SET was_read_only = if(mode = 'open', @@GLOBAL.read_only, "
     "was_read_only),\n"
     "  token = p_token, epoch = p_epoch, mode = 'sealed', lease_end = 0 WHERE one = 1;\n"

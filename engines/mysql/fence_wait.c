@@ -7,7 +7,9 @@
  * what is prepared must be decided by its owner.
  *
  * information_schema.innodb_trx shows a copy, made anew only if nobody has read it for 0.1 s. So
- * our own session opens a transaction first: a copy that does not have it is too old. */
+ * our own session opens a transaction first, and each look has a number: a copy in which that does
+ * not ask with this number is an earlier one. Two looks in a row cost that time, which is why a
+ * switch leaves it between its last look and the flip (engine.looks_apart_ms). */
 #include "engines/mysql/my.h"
 
 #include "core/run.h"
@@ -16,7 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define POLL_MS 105
+#define POLL_MS MY_LOOKS_APART_MS
 #define LISTED_MAX 4096
 #define NAMED_MAX 8
 
@@ -42,10 +44,12 @@ struct waiting {
 /* What a look asks, in one message: this is done while nobody may write, on servers that are busy
  * then. Writers first: what vanishes from there because it is prepared is then seen as such. */
 enum { LOOK_BEGIN, LOOK_WRITERS, LOOK_END, LOOK_PREPARED, LOOKS };
+enum { OF_SESSION, OF_TRX, OF_USER, OF_HOST, OF_COMMAND, OF_THIS_SESSION, OF_THIS_LOOK };
 static const char sql_look[] =
     "START TRANSACTION WITH CONSISTENT SNAPSHOT;"
     "SELECT t.trx_mysql_thread_id, t.trx_id, p.user, p.host, p.command,"
-    " t.trx_mysql_thread_id = CONNECTION_ID() FROM information_schema.innodb_trx t"
+    " t.trx_mysql_thread_id = CONNECTION_ID(),"
+    " locate('lockstep looks, %u', t.trx_query) FROM information_schema.innodb_trx t"
     " LEFT JOIN information_schema.processlist p ON p.id = t.trx_mysql_thread_id"
     " WHERE t.trx_mysql_thread_id = CONNECTION_ID() OR (t.trx_mysql_thread_id > 0"
     " AND t.trx_rows_modified > 0"
@@ -65,20 +69,21 @@ static bool was_listed(const struct waiting *w, int64_t trx)
 
 static void keep_writer(struct waiting *w, MYSQL_ROW row)
 {
-    int64_t trx = my_int(row[1]);
+    int64_t trx = my_int(row[OF_TRX]);
 
     if (w->first && w->nlisted < LISTED_MAX)
         w->listed[w->nlisted++] = trx;
     if (!was_listed(w, trx) || w->n == LISTED_MAX)
         return;
     struct writer *to = &w->now[w->n++];
-    to->id = my_int(row[0]);
+    to->id = my_int(row[OF_SESSION]);
     to->trx = trx;
     snprintf(to->who, sizeof to->who, "session %lld of %.60s from %.60s (%.30s)", (long long)to->id,
-             row[2] ? row[2] : "?", row[3] ? row[3] : "?", row[4] ? row[4] : "?");
+             row[OF_USER] ? row[OF_USER] : "?", row[OF_HOST] ? row[OF_HOST] : "?",
+             row[OF_COMMAND] ? row[OF_COMMAND] : "?");
 }
 
-/* Was the copy one that has our own transaction? */
+/* Was the copy made for this look? */
 static bool take_writers(struct waiting *w, MYSQL_RES *res)
 {
     bool fresh = false;
@@ -86,9 +91,9 @@ static bool take_writers(struct waiting *w, MYSQL_RES *res)
 
     w->n = 0;
     while ((row = mysql_fetch_row(res)) != NULL) {
-        bool ours = row[5] != NULL && row[5][0] == '1';
+        bool ours = my_int(row[OF_THIS_SESSION]) != 0;
 
-        fresh = fresh || ours;
+        fresh = fresh || (ours && row[OF_THIS_LOOK] != NULL && my_int(row[OF_THIS_LOOK]) != 0);
         if (!ours)
             keep_writer(w, row);
     }
@@ -137,9 +142,11 @@ static void take_prepared(struct waiting *w, MYSQL_RES *res)
 static int look(struct waiting *w, struct err *e)
 {
     MYSQL_RES *res[LOOKS];
+    char sql[sizeof sql_look + 20];
     int rc = -1;
 
-    if (my_query_each(w->db, sql_look, res, LOOKS, e) != 0)
+    snprintf(sql, sizeof sql, sql_look, ++w->db->looks);
+    if (my_query_each(w->db, sql, res, LOOKS, e) != 0)
         return -1;
     if (res[LOOK_WRITERS] != NULL && res[LOOK_PREPARED] != NULL) {
         rc = take_writers(w, res[LOOK_WRITERS]);

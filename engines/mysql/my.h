@@ -56,6 +56,7 @@ struct my_db {
     struct my_slot apply;
     struct my_slot setter; /* sequence.c */
     unsigned marks;        /* set over this connection */
+    unsigned looks;        /* for writers, over this connection */
 };
 
 static inline struct my_db *my_db_from(struct db *db)
@@ -240,6 +241,9 @@ int my_fence_install(struct db *db, const struct table_list *tables, int budget_
 int my_fence_remove(struct db *db, struct err *e);
 int my_fence_flip(struct db *db, const char *token, uint32_t epoch, int lease_ms, struct err *e);
 int my_fence_renew(struct db *db, const char *token, int lease_ms, struct err *e);
+/* InnoDB shows a copy of its transactions that is at most this old, or was read within it (0.1 s).
+ */
+#define MY_LOOKS_APART_MS 105
 int my_fence_wait(struct db *db, const struct fence_wait *w, struct fence_report *out,
                   struct err *e);
 int my_fence_seal(struct db *db, const char *token, uint32_t epoch, struct err *e);

@@ -70,7 +70,6 @@ static int write_failed(struct pg_db *db, bool in_tx, struct err *e)
 int pg_sync(struct db *base, struct err *e)
 {
     struct pg_db *db = pg_db_from(base);
-
     PGresult *res;
 
     if (pg_in_transaction(db))

@@ -51,6 +51,8 @@ static void test_guards(void **state)
         /* A dead source or a stopped apply must not keep a closed migration shut. */
         if (row->from == CUTOVER_CLOSED)
             assert_int_equal(row->guard | row->beside, 0);
+        /* The step asks these itself, and only that of `closed` does. */
+        assert_int_equal(row->beside != 0, row->to == CUTOVER_CLOSED);
         /* Only what proves itself old is done again. */
         assert_int_equal(row->again, row->to == CUTOVER_PREPARED);
     }
