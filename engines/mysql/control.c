@@ -235,10 +235,37 @@ int my_retention(struct db *base, struct arena *a, struct retention *out, struct
 
 /* ---- settle ---- */
 
-/* Those that have written, and branches that nobody holds. The list's cache is up to 100 ms old. */
-#define WRITERS                                                                                    \
-    " FROM information_schema.innodb_trx WHERE trx_mysql_thread_id <> CONNECTION_ID()"             \
-    " AND (trx_rows_modified > 0 OR trx_mysql_thread_id = 0)"
+/* Those that have written, and branches that nobody holds. */
+#define WRITES                                                                                     \
+    "trx_mysql_thread_id <> CONNECTION_ID() AND (trx_rows_modified > 0 OR trx_mysql_thread_id = "  \
+    "0)"
+#define WRITERS " FROM information_schema.innodb_trx WHERE " WRITES
+
+/* 1: *ids are those that write now, quoted, for the caller to free, NULL: none; 0: what was shown
+ * is an earlier copy (fence_wait.c); -1. */
+static int list_writers(struct my_db *db, char **ids, struct err *e)
+{
+    MYSQL_RES *res[3];
+    MYSQL_ROW row;
+    char sql[600];
+    bool fresh;
+
+    snprintf(sql, sizeof sql,
+             "START TRANSACTION WITH CONSISTENT SNAPSHOT;"
+             "SELECT group_concat(if(" WRITES ", quote(trx_id), NULL)),"
+             " max(trx_mysql_thread_id = CONNECTION_ID() AND"
+             " locate('lockstep looks, %u', trx_query) > 0) FROM information_schema.innodb_trx;"
+             "ROLLBACK",
+             ++db->looks);
+    if (my_query_each(db, sql, res, 3, e) != 0)
+        return -1;
+    row = res[1] != NULL ? mysql_fetch_row(res[1]) : NULL;
+    fresh = row != NULL && row[1] != NULL && my_int(row[1]) != 0;
+    *ids = fresh && row[0] != NULL ? strdup(row[0]) : NULL;
+    for (int i = 0; i < 3; i++)
+        mysql_free_result(res[i]);
+    return fresh;
+}
 
 static int settle_blockers(struct my_db *db, const char *still, int timeout_ms, struct err *e)
 {
@@ -259,6 +286,7 @@ int my_settle(struct db *base, int timeout_ms, struct err *e)
     char *ids = NULL;
     struct buf sql;
     char text[700];
+    int listed;
     int rc = -1;
 
     buf_init(&sql, BUF_MAX_TEXT);
@@ -266,14 +294,17 @@ int my_settle(struct db *base, int timeout_ms, struct err *e)
         err_set(e, ERR_BUG, "settle inside of a transaction");
         goto out;
     }
-    nap_ms(SETTLE_NAP_MS);
-    MYSQL_RES *res = my_query(db, "SELECT group_concat(quote(trx_id))" WRITERS, e);
-    if (res == NULL)
+    while ((listed = list_writers(db, &ids, e)) == 0) {
+        if (stop_check(e) != 0)
+            goto out;
+        if (mono_ms() >= deadline) {
+            my_list_is_stale(db, e);
+            goto out;
+        }
+        nap_ms(SETTLE_NAP_MS);
+    }
+    if (listed < 0)
         goto out;
-    MYSQL_ROW row = mysql_fetch_row(res);
-    if (row != NULL && row[0] != NULL)
-        ids = strdup(row[0]);
-    mysql_free_result(res);
     buf_addf(&sql,
              "SELECT group_concat('transaction ', trx_id, ' of thread ', trx_mysql_thread_id,"
              " ' since ', trx_started SEPARATOR ', ')" WRITERS " AND trx_id IN (%s)",

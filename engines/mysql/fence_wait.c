@@ -180,10 +180,19 @@ static int end_sessions(struct waiting *w, struct fence_report *out, struct err 
     return 0;
 }
 
+int my_list_is_stale(const struct my_db *db, struct err *e)
+{
+    err_set(e, ERR_RETRY, "%s shows no new list of its transactions", db->where);
+    return err_hint(e, "somebody reads information_schema.innodb_trx all the time, and as long as "
+                       "that is read the copy that it shows is kept: stop it meanwhile");
+}
+
 static int gave_up(const struct waiting *w, const struct fence_wait *limits, struct err *e)
 {
     struct buf who;
 
+    if (w->first)
+        return my_list_is_stale(w->db, e);
     buf_init(&who, 4096);
     for (size_t i = 0; i < w->n && i < NAMED_MAX; i++)
         buf_addf(&who, "%s%s", i > 0 ? "; " : "", w->now[i].who);

@@ -244,6 +244,8 @@ int my_fence_renew(struct db *db, const char *token, int lease_ms, struct err *e
 /* InnoDB shows a copy of its transactions that is at most this old, or was read within it (0.1 s).
  */
 #define MY_LOOKS_APART_MS 105
+/* Sets *e: no copy was newer than the first question. -1. */
+int my_list_is_stale(const struct my_db *db, struct err *e);
 int my_fence_wait(struct db *db, const struct fence_wait *w, struct fence_report *out,
                   struct err *e);
 int my_fence_seal(struct db *db, const char *token, uint32_t epoch, struct err *e);

@@ -382,6 +382,44 @@ static void settles_when_writers_have_ended(void **state)
     my_close(db);
 }
 
+static void *read_list(void *arg)
+{
+    for (int i = 0; i < 40; i++) {
+        mysql_free_result(
+            my_query(my_db_from(arg), "SELECT count(*) FROM information_schema.innodb_trx", NULL));
+        nap_ms(10);
+    }
+    return NULL;
+}
+
+/* What is shown is kept as long as somebody reads it. */
+static void settle_believes_no_earlier_list(void **state)
+{
+    struct db *db = installed();
+    struct db *reader = test_open(test_uri(NULL, NULL), DB_CONTROL);
+    struct db *writer = test_open(test_uri(NULL, ROLE), DB_CONTROL);
+    struct err e = {0};
+    pthread_t thread;
+
+    nap_ms(MY_LOOKS_APART_MS);
+    (void)test_value(reader, "SELECT count(*) FROM information_schema.innodb_trx");
+    assert_ok(my_begin(writer, &e));
+    assert_int_equal(put(writer, "y", FACT_ABSENT, 1), 1);
+    assert_string_equal(test_value(reader, "SELECT count(*) FROM information_schema.innodb_trx"
+                                           " WHERE trx_rows_modified > 0"),
+                        "0");
+    pthread_create(&thread, NULL, read_list, reader);
+    assert_int_equal(my_settle(db, 200, &e), -1);
+    assert_non_null(strstr(e.msg, "no new list"));
+    assert_int_equal(my_settle(db, 1500, &e), -1);
+    assert_non_null(strstr(e.msg, "of thread"));
+    pthread_join(thread, NULL);
+    assert_ok(my_rollback(writer, &e));
+    my_close(reader);
+    my_close(writer);
+    my_close(db);
+}
+
 static void runs_schema_steps(void **state)
 {
     struct db *db = installed();
@@ -418,6 +456,7 @@ int main(void)
         cmocka_unit_test(a_missing_right_is_named),
         cmocka_unit_test(tells_who_and_where_it_is),
         cmocka_unit_test(settles_when_writers_have_ended),
+        cmocka_unit_test(settle_believes_no_earlier_list),
         cmocka_unit_test(runs_schema_steps),
     };
 
