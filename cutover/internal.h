@@ -61,9 +61,12 @@ struct spread {
 
 /* The rounds of measuring, in `prepared`. */
 struct predict {
-    int rounds;  /* that are over */
-    bool marked; /* one is waiting for its marker */
-    bool passed; /* the marker of the last one that is over came through */
+    int rounds;   /* that are over */
+    bool marked;  /* one is waiting for its marker */
+    bool passed;  /* the marker of the last one that is over came through */
+    bool judged;  /* and it fits */
+    int unlisted; /* rounds in which the writers could not be seen */
+    struct err unlisted_why;
     int64_t marked_ms;
     int64_t ms[PARTS][PREDICT_ROUNDS]; /* the last ones */
     bool reading_broke;                /* the digest's connections are in the middle of a table */
@@ -131,8 +134,8 @@ struct cutover {
     struct marker turn_marker;
     int64_t began_ms;
     struct marker marker;
-    int64_t marked_ms; /* mono_ms at which that of the pause was set */
-    uint64_t changes;  /* that apply had made when it was past the marker */
+    int64_t stall_ms; /* mono_ms from which on it is asked who brings it */
+    uint64_t changes; /* that apply had made when it was past the marker */
     struct predict predict;
     struct sequences_seen sequences;
 
@@ -250,6 +253,8 @@ int marker_set(struct cutover *c, struct db *db, const char *suffix, struct mark
 int marker_reached(struct cutover *c, struct db *db, const struct marker *m, struct checkpoint *at,
                    struct err *e);
 
+/* Sets c->marker in the closing side's log. */
+int mark_closing(struct cutover *c, const char *suffix, struct err *e);
 /* 1: apply is past c->marker; 0: not yet. What it wrote is durable when a later commit is. */
 int marker_passed(struct cutover *c, struct err *e);
 /* ERR_REFUSED: it has been waited for as long as a pause may be. */

@@ -83,6 +83,10 @@ static int meet_writers(struct cutover *c, struct err *e)
         return 0;
     if (e->class != ERR_RETRY || report.took_ms < GRACE_MS)
         return -1;
+    if (report.unlisted) {
+        c->predict.unlisted++;
+        c->predict.unlisted_why = *e;
+    }
     err_clear(e);
     return 0;
 }
@@ -316,6 +320,12 @@ static int judge(struct cutover *c, struct err *e)
 
     if (c->predict.rounds < n)
         return 0;
+    /* Once is chance. If it is always so, the pause would fail by it. */
+    if (c->predict.unlisted == c->predict.rounds) {
+        *e = c->predict.unlisted_why;
+        e->class = ERR_REFUSED;
+        return -1;
+    }
     sum = predict_sum(c->predict.ms, n, each);
     note_prediction(c, &sum, each, n);
     if (c->r->stage == CUTOVER_STAGE_READS ? c->predict.passed
@@ -345,7 +355,17 @@ static int end_round(struct cutover *c, struct err *e)
 
 int predict_step(struct cutover *c, struct err *e)
 {
-    if (c->predict.marked)
-        return end_round(c, e);
-    return looked_just_now(c) ? 0 : begin_round(c, e);
+    struct predict *p = &c->predict;
+    int rc;
+
+    if (p->marked) {
+        rc = end_round(c, e);
+        if (rc < 0)
+            return -1;
+        p->judged = rc > 0;
+    }
+    /* The look of the next round, or that behind the flip, must not have to wait for a new list. */
+    if (p->marked || looked_just_now(c))
+        return 0;
+    return p->judged ? 1 : begin_round(c, e);
 }

@@ -19,7 +19,7 @@ static int mark(struct cutover *c, struct err *e)
     char suffix[20];
 
     snprintf(suffix, sizeof(suffix), "r%d", c->leg);
-    return marker_set(c, c->closing, suffix, &c->marker, e) < 0 ? -1 : 1;
+    return mark_closing(c, suffix, e) < 0 ? -1 : 1;
 }
 
 static int begin_pause(struct cutover *c, struct err *e)

@@ -10,7 +10,7 @@
 
 /* Foreign writers on the side that opens are waited for, never ended. */
 #define FOREIGN_MS 5000
-/* After that it is asked whether anybody is left to bring a marker. */
+/* How often it is asked whether anybody is left to bring a marker. */
 #define STALL_MS 1000
 /* The lease under which a fence is taken over from another coordinator, to be lifted at once. */
 #define RECLAIM_MS 1000
@@ -39,9 +39,9 @@ int marker_reached(struct cutover *c, struct db *db, const struct marker *m, str
     return strcmp(at->marker, m->token) == 0 || position_cmp(at->next, m->beyond) >= 0;
 }
 
-static int mark_closing(struct cutover *c, const char *suffix, struct err *e)
+int mark_closing(struct cutover *c, const char *suffix, struct err *e)
 {
-    c->marked_ms = mono_ms();
+    c->stall_ms = mono_ms() + STALL_MS;
     return marker_set(c, c->closing, suffix, &c->marker, e);
 }
 
@@ -153,9 +153,6 @@ int step_fence(struct cutover *c, struct err *e)
 {
     struct db *db = c->closing;
 
-    /* So that the look behind the flip does not have to wait while nobody may write. */
-    if (looked_just_now(c))
-        return 0;
     /* Tables that came since; idempotent, and before anybody is refused. */
     if (db->engine->fence_install(db, &c->tables, 0, e) < 0)
         return -1;
@@ -173,14 +170,23 @@ int step_fence(struct cutover *c, struct err *e)
 
 /* ---- drained, settled ---- */
 
-/* As marker_passed; what stopped meanwhile is told at once, not at the end of max_pause. */
+/* As marker_passed. A role that has ended is told of, not waited for till the end of max_pause (one
+ * that was killed keeps its lease for a while). */
 static int await_marker(struct cutover *c, struct err *e)
 {
+    struct err again = {0};
     int rc = marker_passed(c, e);
 
-    if (rc == 0 && mono_ms() > c->marked_ms + STALL_MS)
-        return checks_demand(c, CHECK_STAGES, e);
-    return rc;
+    if (rc != 0 || mono_ms() < c->stall_ms)
+        return rc;
+    c->stall_ms = mono_ms() + STALL_MS;
+    if (checks_demand(c, CHECK_STAGES, e) == 0)
+        return 0;
+    /* It may have been the last that they did. */
+    rc = marker_passed(c, &again);
+    if (rc > 0)
+        err_clear(e);
+    return rc > 0 ? 1 : -1;
 }
 
 int step_drain(struct cutover *c, struct err *e)

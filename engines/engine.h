@@ -278,6 +278,7 @@ struct fence_wait {
 struct fence_report {
     int waited_for;
     int terminated;
+    bool unlisted; /* on an error: who writes could not be seen at all */
     int64_t took_ms;
 };
 struct sequence_value {
@@ -500,8 +501,8 @@ struct engine {
     int (*fence_wait)(struct db *db, const struct fence_wait *w, struct fence_report *out,
                       struct err *e);
     /* 1: the server tells that it has refused writes without a break since fence_flip by this
-     * token, so that whoever wrote then has been waited for, and nobody else can; 0: it may have
-     * lapsed. */
+     * token: of those whom the fence stops, nobody can have begun to write behind the fence_wait
+     * that followed; 0: it may have lapsed. */
     int (*fence_seal)(struct db *db, const char *token, uint32_t epoch, struct err *e);
     int (*fence_lift)(struct db *db, const char *token,
                       struct err *e); /* leased or sealed -> open */

@@ -138,20 +138,28 @@ int my_fence_renew(struct db *base, const char *token, int lease_ms, struct err 
     return call(my_db_from(base), "fence_renew", token, more, e);
 }
 
+/* Has it been closed since the flip by this token? By the seal that was said on this connection. */
+static int has_held(struct my_db *db, const char *token, struct err *e)
+{
+    MYSQL_RES *res = my_query(db, "SELECT @lockstep_held", e);
+    MYSQL_ROW row = res != NULL ? mysql_fetch_row(res) : NULL;
+    bool held = row != NULL && row[0] != NULL && strcmp(row[0], token) == 0;
+
+    mysql_free_result(res);
+    return res != NULL ? held : -1;
+}
+
 int my_fence_seal(struct db *base, const char *token, uint32_t epoch, struct err *e)
 {
-    int64_t held;
     char more[60];
 
     snprintf(more, sizeof more, ", %u", epoch);
     my_db_from(base)->sealed = false;
     /* A server that does not flush at each commit would forget in a crash that it is sealed. */
-    if (close_server(my_db_from(base), "fence_seal", token, more, e) != 0 ||
-        my_sync(base, e) != 0 ||
-        number(my_db_from(base), "SELECT coalesce(@lockstep_held, 0)", &held, e) != 0)
+    if (close_server(my_db_from(base), "fence_seal", token, more, e) != 0 || my_sync(base, e) != 0)
         return -1;
     my_db_from(base)->sealed = true;
-    return held == 1;
+    return has_held(my_db_from(base), token, e);
 }
 
 /* What a seal has left in MySQL's mysqld-auto.cnf says the same as the server does now; it goes, so

@@ -129,9 +129,10 @@ static const char renew[] =
 /* A locked account's open sessions would go on: they are ended, also those that seem to be ending
  * (a statement that is killed, and a reset, look the same, and their sessions go on). Who was let
  * in just before the lock may have no name yet, so those that are logging in are waited for, and
- * after half a second ended too. Whoever came behind the first look met the lock; connections are
- * numbered in the order in which they come. The list of the sessions is dear and read while nobody
- * may write: once, unless somebody is logging in. */
+ * after half a second ended too. One that is ended may be in the middle of a statement that passes
+ * read_only (a routine with its definer's rights), so it is looked until all are gone; if some are
+ * not, nobody is told that the lease has held, and the writers are waited for. Whoever came behind
+ * the first look met the lock; connections are numbered in the order in which they come. */
 static const char end_all[] =
     "CREATE PROCEDURE IF NOT EXISTS lockstep.fence_end_all()\n"
     "SQL SECURITY INVOKER\n"
@@ -140,7 +141,7 @@ static const char end_all[] =
     " DECLARE v_named TINYINT;\n"
     " DECLARE v_last BIGINT UNSIGNED DEFAULT 18446744073709551615;\n"
     " DECLARE v_seen BIGINT UNSIGNED;\n"
-    " DECLARE v_nameless INT;\n"
+    " DECLARE v_left INT;\n"
     " DECLARE v_tries INT DEFAULT 0;\n"
     " DECLARE v_done TINYINT;\n"
     " DECLARE c CURSOR FOR SELECT p.id, a.user IS NOT NULL FROM information_schema.processlist p\n"
@@ -150,26 +151,28 @@ static const char end_all[] =
     " DECLARE CONTINUE HANDLER FOR NOT FOUND SET v_done = 1;\n"
     " DECLARE CONTINUE HANDLER FOR 1094 BEGIN END;\n"
     " each_look: LOOP\n"
-    "  SET v_done = 0, v_nameless = 0, v_seen = 0;\n"
+    "  SET v_done = 0, v_left = 0, v_seen = 0;\n"
     "  OPEN c;\n"
     "  each_session: LOOP\n"
     "   FETCH c INTO v_id, v_named;\n"
     "   IF v_done THEN\n"
     "    LEAVE each_session;\n"
     "   END IF;\n"
-    "   SET v_seen = greatest(v_seen, v_id);\n"
+    "   SET v_seen = greatest(v_seen, v_id), v_left = v_left + 1;\n"
     "   IF v_named OR v_tries >= 75 THEN\n"
     "    KILL v_id;\n"
-    "   ELSE\n"
-    "    SET v_nameless = v_nameless + 1;\n"
     "   END IF;\n"
     "  END LOOP;\n"
     "  CLOSE c;\n"
-    "  IF v_nameless = 0 OR v_tries >= 75 THEN\n"
+    "  IF v_left = 0 THEN\n"
+    "   LEAVE each_look;\n"
+    "  END IF;\n"
+    "  IF v_tries >= 75 THEN\n"
+    "   SET @lockstep_held = '';\n"
     "   LEAVE each_look;\n"
     "  END IF;\n"
     "  SET v_last = v_seen, v_tries = v_tries + 1;\n"
-    "  DO SLEEP(if(v_tries < 25, 0.002, 0.01));\n"
+    "  DO SLEEP(if(v_tries < 25, 0.001, 0.01));\n"
     " END LOOP;\n"
     "END";
 
@@ -220,7 +223,8 @@ static const char seal[] =
     " IF v_epoch > p_epoch OR (v_epoch = p_epoch AND v_token <> p_token) THEN\n"
     "  SIGNAL SQLSTATE 'LS001' SET MESSAGE_TEXT = v_text;\n"
     " END IF;\n"
-    " SET @lockstep_held = v_mode = 'leased' AND v_token = p_token AND @@GLOBAL.read_only = 1;\n"
+    " SET @lockstep_held = if(v_mode = 'leased' AND v_token = p_token\n"
+    "  AND @@GLOBAL.read_only = 1, p_token, '');\n"
     " UPDATE lockstep.fence SET was_read_only = if(mode = 'open', @@GLOBAL.read_only, "
     "was_read_only),\n"
     "  token = p_token, epoch = p_epoch, mode = 'sealed', lease_end = 0 WHERE one = 1;\n"

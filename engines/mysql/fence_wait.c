@@ -38,6 +38,7 @@ struct waiting {
     size_t nprepared;
     char prepared[400];
     bool ended;
+    bool toomany; /* to be listed */
     char refused[200];
 };
 
@@ -53,8 +54,7 @@ static const char sql_look[] =
     " LEFT JOIN information_schema.processlist p ON p.id = t.trx_mysql_thread_id"
     " WHERE t.trx_mysql_thread_id = CONNECTION_ID() OR (t.trx_mysql_thread_id > 0"
     " AND t.trx_rows_modified > 0"
-    " AND coalesce(p.user, '') NOT IN (substring_index(user(), '@', 1), 'event_scheduler'))"
-    " LIMIT 4096;"
+    " AND coalesce(p.user, '') NOT IN (substring_index(user(), '@', 1), 'event_scheduler'));"
     "ROLLBACK;"
     "XA RECOVER";
 
@@ -73,6 +73,8 @@ static void keep_writer(struct waiting *w, MYSQL_ROW row)
 
     if (w->first && w->nlisted < LISTED_MAX)
         w->listed[w->nlisted++] = trx;
+    else if (w->first)
+        w->toomany = true;
     if (!was_listed(w, trx) || w->n == LISTED_MAX)
         return;
     struct writer *to = &w->now[w->n++];
@@ -183,15 +185,16 @@ static int end_sessions(struct waiting *w, struct fence_report *out, struct err 
 int my_list_is_stale(const struct my_db *db, struct err *e)
 {
     err_set(e, ERR_RETRY, "%s shows no new list of its transactions", db->where);
-    return err_hint(e, "somebody reads information_schema.innodb_trx all the time, and as long as "
-                       "that is read the copy that it shows is kept: stop it meanwhile");
+    return err_hint(e, "somebody reads information_schema.innodb_trx (on MariaDB also innodb_locks "
+                       "or innodb_lock_waits) all the time, and as long as that is read the copy "
+                       "that it shows is kept: stop that monitor meanwhile");
 }
 
 static int gave_up(const struct waiting *w, const struct fence_wait *limits, struct err *e)
 {
     struct buf who;
 
-    if (w->first)
+    if (w->first && w->nprepared == 0)
         return my_list_is_stale(w->db, e);
     buf_init(&who, 4096);
     for (size_t i = 0; i < w->n && i < NAMED_MAX; i++)
@@ -227,6 +230,10 @@ int my_fence_wait(struct db *base, const struct fence_wait *limits, struct fence
 
         if (seen < 0)
             goto out;
+        if (w.toomany) {
+            err_set(e, ERR_RETRY, "more than %d transactions write at once", LISTED_MAX);
+            goto out;
+        }
         if (was_first && !w.first)
             prepared_first = w.nprepared;
         out->took_ms = mono_ms() - start;
@@ -235,6 +242,7 @@ int my_fence_wait(struct db *base, const struct fence_wait *limits, struct fence
         if (stop_check(e) != 0)
             goto out;
         if (out->took_ms >= limits->deadline_ms) {
+            out->unlisted = w.first;
             gave_up(&w, limits, e);
             goto out;
         }

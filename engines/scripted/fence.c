@@ -113,13 +113,15 @@ int scripted_fence_seal(struct db *db, const char *token, uint32_t epoch, struct
 {
     struct conn *c = conn_of(db);
     struct fence *f = fence_of(c);
+    bool unbroken;
 
     if (enter(c, e) < 0)
         return -1;
     if (f->epoch > epoch || (f->epoch == epoch && strcmp(f->token, token) != 0))
         return by_another(f, e);
+    unbroken = f->mode == FENCE_LEASED && strcmp(f->token, token) == 0 && held(c->w, c->side);
     give(f, FENCE_SEALED, token, epoch);
-    return conn_leave(c, e);
+    return conn_leave(c, e) < 0 ? -1 : unbroken;
 }
 
 int scripted_fence_lift(struct db *db, const char *token, struct err *e)

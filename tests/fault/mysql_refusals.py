@@ -10,6 +10,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import threading
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from harness.base import Failure, Workdir, guarded, until  # noqa: E402
@@ -147,8 +148,33 @@ class Refusals:
         m.start()
         until("it goes on when the other is gone", 60, lambda: m.must_live() or self.target.query(
             "SELECT 1 FROM t WHERE id = 2"))
+        self.monitored()
         m.must("finish", "--abandon", "--yes")
         print("duplicate server_id: said, and it goes on when the other is gone", flush=True)
+
+    def monitored(self):
+        """The list of transactions that the server shows is kept while somebody reads it all the
+        time: refused while everybody still writes."""
+        over = threading.Event()
+
+        def read():
+            with self.source.server.connect() as conn, conn.cursor() as cur:
+                while not over.wait(0.02):
+                    cur.execute("SELECT count(*) FROM information_schema.innodb_trx")
+                    cur.fetchall()
+
+        monitor = threading.Thread(target=read, daemon=True)
+        monitor.start()
+        code, out, err = self.lockstep.do("cutover", "--yes", timeout=90)
+        if code != 4 or "no new list of its transactions" not in err or "monitor" not in err:
+            raise Failure(f"cutover beside a monitor: {code}, {out}{err}")
+        self.source.write("UPDATE t SET v = 'still open' WHERE id = 2")
+        over.set()
+        monitor.join(10)
+        self.lockstep.must("cutover", "--yes", timeout=90)
+        self.lockstep.must("rollback", "--yes", timeout=90)
+        print("a monitor that keeps the list of transactions: refused, and made without it",
+              flush=True)
 
     def go(self):
         for case in CASES:
