@@ -11,7 +11,8 @@
  * than any of those that were seen: it is ended after the grace, so that is the bound; ending one
  * takes time too, as long again at most. And a sample is in whole milliseconds, so one is added to
  * the largest. Nothing is added for luck. What cannot be foreseen is what nobody may end: a
- * prepared transaction that is not decided. */
+ * prepared transaction that is not decided, and the half second that a MariaDB server's seal gives
+ * to whoever is just logging in. */
 #include "cutover/internal.h"
 #include "core/run.h"
 
@@ -83,7 +84,7 @@ static int meet_writers(struct cutover *c, struct err *e)
         return 0;
     if (e->class != ERR_RETRY || report.took_ms < GRACE_MS)
         return -1;
-    if (report.unlisted) {
+    if (strcmp(e->sqlstate, ERR_UNLISTED) == 0) {
         c->predict.unlisted++;
         c->predict.unlisted_why = *e;
     }
@@ -321,7 +322,7 @@ static int judge(struct cutover *c, struct err *e)
     if (c->predict.rounds < n)
         return 0;
     /* Once is chance. If it is always so, the pause would fail by it. */
-    if (c->predict.unlisted == c->predict.rounds) {
+    if (c->r->stage != CUTOVER_STAGE_READS && c->predict.unlisted == c->predict.rounds) {
         *e = c->predict.unlisted_why;
         e->class = ERR_REFUSED;
         return -1;

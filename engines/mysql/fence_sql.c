@@ -159,7 +159,7 @@ static const char end_all[] =
     "    LEAVE each_session;\n"
     "   END IF;\n"
     "   SET v_seen = greatest(v_seen, v_id), v_left = v_left + 1;\n"
-    "   IF v_named OR v_tries >= 75 THEN\n"
+    "   IF v_named OR v_tries >= 60 THEN\n"
     "    KILL v_id;\n"
     "   END IF;\n"
     "  END LOOP;\n"

@@ -39,6 +39,7 @@ struct waiting {
     char prepared[400];
     bool ended;
     bool toomany; /* to be listed */
+    bool fresh;   /* the last look was */
     char refused[200];
 };
 
@@ -99,8 +100,10 @@ static bool take_writers(struct waiting *w, MYSQL_RES *res)
         if (!ours)
             keep_writer(w, row);
     }
-    if (!fresh && w->first)
+    if (!fresh && w->first) {
         w->nlisted = 0;
+        w->toomany = false;
+    }
     return fresh;
 }
 
@@ -153,7 +156,8 @@ static int look(struct waiting *w, struct err *e)
     if (res[LOOK_WRITERS] != NULL && res[LOOK_PREPARED] != NULL) {
         rc = take_writers(w, res[LOOK_WRITERS]);
         take_prepared(w, res[LOOK_PREPARED]);
-        w->first = w->first && rc == 0;
+        w->fresh = rc > 0;
+        w->first = w->first && !w->fresh;
     } else {
         err_set(e, ERR_BUG, "a query without rows");
     }
@@ -185,6 +189,8 @@ static int end_sessions(struct waiting *w, struct fence_report *out, struct err 
 int my_list_is_stale(const struct my_db *db, struct err *e)
 {
     err_set(e, ERR_RETRY, "%s shows no new list of its transactions", db->where);
+    if (e != NULL)
+        snprintf(e->sqlstate, sizeof e->sqlstate, ERR_UNLISTED);
     return err_hint(e, "somebody reads information_schema.innodb_trx (on MariaDB also innodb_locks "
                        "or innodb_lock_waits) all the time, and as long as that is read the copy "
                        "that it shows is kept: stop that monitor meanwhile");
@@ -194,7 +200,7 @@ static int gave_up(const struct waiting *w, const struct fence_wait *limits, str
 {
     struct buf who;
 
-    if (w->first && w->nprepared == 0)
+    if (!w->fresh && w->nprepared == 0)
         return my_list_is_stale(w->db, e);
     buf_init(&who, 4096);
     for (size_t i = 0; i < w->n && i < NAMED_MAX; i++)
@@ -232,6 +238,7 @@ int my_fence_wait(struct db *base, const struct fence_wait *limits, struct fence
             goto out;
         if (w.toomany) {
             err_set(e, ERR_RETRY, "more than %d transactions write at once", LISTED_MAX);
+            err_hint(e, "wait until fewer do");
             goto out;
         }
         if (was_first && !w.first)
@@ -242,7 +249,6 @@ int my_fence_wait(struct db *base, const struct fence_wait *limits, struct fence
         if (stop_check(e) != 0)
             goto out;
         if (out->took_ms >= limits->deadline_ms) {
-            out->unlisted = w.first;
             gave_up(&w, limits, e);
             goto out;
         }

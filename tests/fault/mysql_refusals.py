@@ -159,18 +159,21 @@ class Refusals:
 
         def read():
             with self.source.server.connect() as conn, conn.cursor() as cur:
-                while not over.wait(0.02):
+                while not over.wait(0.005):
                     cur.execute("SELECT count(*) FROM information_schema.innodb_trx")
                     cur.fetchall()
 
-        monitor = threading.Thread(target=read, daemon=True)
-        monitor.start()
-        code, out, err = self.lockstep.do("cutover", "--yes", timeout=90)
-        if code != 4 or "no new list of its transactions" not in err or "monitor" not in err:
-            raise Failure(f"cutover beside a monitor: {code}, {out}{err}")
+        monitors = [threading.Thread(target=read, daemon=True) for _ in range(2)]
+        for monitor in monitors:
+            monitor.start()
+        for args in (("cutover", "--rehearse"), ("cutover", "--yes")):
+            code, out, err = self.lockstep.do(*args, timeout=90)
+            if code != 4 or "no new list of its transactions" not in err or "monitor" not in err:
+                raise Failure(f"{' '.join(args)} beside a monitor: {code}, {out}{err}")
         self.source.write("UPDATE t SET v = 'still open' WHERE id = 2")
         over.set()
-        monitor.join(10)
+        for monitor in monitors:
+            monitor.join(10)
         self.lockstep.must("cutover", "--yes", timeout=90)
         self.lockstep.must("rollback", "--yes", timeout=90)
         print("a monitor that keeps the list of transactions: refused, and made without it",
