@@ -71,10 +71,11 @@ struct cutover;
 struct cutover_row {
     enum cutover_state from;
     enum cutover_state to;
-    bool again;     /* done again by each later call that finds `to`: what it proved grows old */
-    unsigned guard; /* enum cutover_check: asked before its intent is recorded */
-    unsigned
-        beside; /* the same, asked by the step beside a wait of its own, so that it costs nothing */
+    bool again; /* done again by each later call that finds `to`: what it proved grows old */
+    /* enum cutover_check: asked before its intent is recorded; and by the step, beside a wait of
+     * its own, where it costs nothing. */
+    unsigned guard;
+    unsigned beside;
     /* 1 done, 0 not yet: call again, -1. Idempotent. */
     int (*step)(struct cutover *c, struct err *e);
     /* Takes back what the step did or began; idempotent. NULL: the road goes only forward. */

@@ -84,7 +84,7 @@ static int meet_writers(struct cutover *c, struct err *e)
         return 0;
     if (e->class != ERR_RETRY || report.took_ms < GRACE_MS)
         return -1;
-    if (strcmp(e->sqlstate, ERR_UNLISTED) == 0) {
+    if (strcmp(e->sqlstate, FENCE_UNLISTED) == 0) {
         c->predict.unlisted++;
         c->predict.unlisted_why = *e;
     }

@@ -89,7 +89,7 @@ static int arm_and_seal(struct cutover *c, struct err *e)
     if (to->engine->fence_install(to, &there, 0, e) < 0 ||
         to->engine->fence_seal(to, c->token, c->epoch, e) < 0 ||
         to->engine->fence_wait(to, &patient, &report, e) < 0) {
-        if (strcmp(e->sqlstate, ERR_UNLISTED) == 0)
+        if (strcmp(e->sqlstate, FENCE_UNLISTED) == 0)
             e->class = ERR_REFUSED;
         return err_wrap(e, "the side that opens");
     }

@@ -271,7 +271,8 @@ struct fence_state {
     uint32_t epoch;       /* of the last holder */
     char token[40];
 };
-#define ERR_UNLISTED "LS004"
+/* The sqlstate of an error of fence_wait and settle: who writes cannot be seen at all. */
+#define FENCE_UNLISTED "LS004"
 struct fence_wait {
     int grace_ms;    /* before the remaining writers are terminated */
     int deadline_ms; /* then give up: ERR_RETRY, with who stands in the way */
@@ -496,8 +497,7 @@ struct engine {
     int (*fence_flip)(struct db *db, const char *token, uint32_t epoch, int lease_ms,
                       struct err *e); /* ERR_FENCED: another token holds it */
     int (*fence_renew)(struct db *db, const char *token, int lease_ms, struct err *e);
-    /* Lists the transactions that hold write locks, waits for exactly those; ERR_UNLISTED as the
-     * error's sqlstate (also settle's): who writes cannot be seen. Slow if another look
+    /* Lists the transactions that hold write locks, waits for exactly those. Slow if another look
      * was less than looks_apart_ms ago. */
     int (*fence_wait)(struct db *db, const struct fence_wait *w, struct fence_report *out,
                       struct err *e);

@@ -15,7 +15,6 @@
 /* One named lock for all changes of the control database. */
 #define CONTROL_LOCK "lockstep.control"
 #define CONTROL_LOCK_S 10
-#define SETTLE_NAP_MS 120
 #define DUPLICATE 1062
 
 /* ---- small queries ---- */
@@ -253,15 +252,15 @@ static int list_writers(struct my_db *db, char **ids, struct err *e)
     snprintf(sql, sizeof sql,
              "START TRANSACTION WITH CONSISTENT SNAPSHOT;"
              "SELECT group_concat(if(" WRITES ", quote(trx_id), NULL)),"
-             " max(trx_mysql_thread_id = CONNECTION_ID() AND"
-             " locate('lockstep looks, %u', trx_query) > 0) FROM information_schema.innodb_trx;"
+             " max(" MY_OUR_LOOK ") FROM information_schema.innodb_trx;"
              "ROLLBACK",
              ++db->looks);
-    if (my_query_each(db, sql, res, 3, e) != 0)
+    if (my_query_each(db, sql, 1U << 1, res, 3, e) != 0)
         return -1;
-    row = res[1] != NULL ? mysql_fetch_row(res[1]) : NULL;
+    row = mysql_fetch_row(res[1]);
     fresh = row != NULL && row[1] != NULL && my_int(row[1]) != 0;
     *ids = fresh && row[0] != NULL ? strdup(row[0]) : NULL;
+    invariant(!fresh || row[0] == NULL || *ids != NULL);
     for (int i = 0; i < 3; i++)
         mysql_free_result(res[i]);
     return fresh;
@@ -301,7 +300,7 @@ int my_settle(struct db *base, int timeout_ms, struct err *e)
             my_list_is_stale(db, e);
             goto out;
         }
-        nap_ms(SETTLE_NAP_MS);
+        nap_ms(MY_LOOKS_APART_MS);
     }
     if (listed < 0)
         goto out;
@@ -322,7 +321,7 @@ int my_settle(struct db *base, int timeout_ms, struct err *e)
             settle_blockers(db, sql.data, timeout_ms, e);
             goto out;
         }
-        nap_ms(SETTLE_NAP_MS);
+        nap_ms(MY_LOOKS_APART_MS);
     }
     rc = 0;
 out:

@@ -47,11 +47,11 @@ struct waiting {
  * then. Writers first: what vanishes from there because it is prepared is then seen as such. */
 enum { LOOK_BEGIN, LOOK_WRITERS, LOOK_END, LOOK_PREPARED, LOOKS };
 enum { OF_SESSION, OF_TRX, OF_USER, OF_HOST, OF_COMMAND, OF_THIS_SESSION, OF_THIS_LOOK };
+#define WITH_ROWS (1U << LOOK_WRITERS | 1U << LOOK_PREPARED)
 static const char sql_look[] =
     "START TRANSACTION WITH CONSISTENT SNAPSHOT;"
     "SELECT t.trx_mysql_thread_id, t.trx_id, p.user, p.host, p.command,"
-    " t.trx_mysql_thread_id = CONNECTION_ID(),"
-    " locate('lockstep looks, %u', t.trx_query) FROM information_schema.innodb_trx t"
+    " t.trx_mysql_thread_id = CONNECTION_ID(), " MY_OUR_LOOK " FROM information_schema.innodb_trx t"
     " LEFT JOIN information_schema.processlist p ON p.id = t.trx_mysql_thread_id"
     " WHERE t.trx_mysql_thread_id = CONNECTION_ID() OR (t.trx_mysql_thread_id > 0"
     " AND t.trx_rows_modified > 0"
@@ -96,7 +96,7 @@ static bool take_writers(struct waiting *w, MYSQL_RES *res)
     while ((row = mysql_fetch_row(res)) != NULL) {
         bool ours = my_int(row[OF_THIS_SESSION]) != 0;
 
-        fresh = fresh || (ours && row[OF_THIS_LOOK] != NULL && my_int(row[OF_THIS_LOOK]) != 0);
+        fresh = fresh || (row[OF_THIS_LOOK] != NULL && my_int(row[OF_THIS_LOOK]) != 0);
         if (!ours)
             keep_writer(w, row);
     }
@@ -148,22 +148,16 @@ static int look(struct waiting *w, struct err *e)
 {
     MYSQL_RES *res[LOOKS];
     char sql[sizeof sql_look + 20];
-    int rc = -1;
 
     snprintf(sql, sizeof sql, sql_look, ++w->db->looks);
-    if (my_query_each(w->db, sql, res, LOOKS, e) != 0)
+    if (my_query_each(w->db, sql, WITH_ROWS, res, LOOKS, e) != 0)
         return -1;
-    if (res[LOOK_WRITERS] != NULL && res[LOOK_PREPARED] != NULL) {
-        rc = take_writers(w, res[LOOK_WRITERS]);
-        take_prepared(w, res[LOOK_PREPARED]);
-        w->fresh = rc > 0;
-        w->first = w->first && !w->fresh;
-    } else {
-        err_set(e, ERR_BUG, "a query without rows");
-    }
+    w->fresh = take_writers(w, res[LOOK_WRITERS]);
+    w->first = w->first && !w->fresh;
+    take_prepared(w, res[LOOK_PREPARED]);
     for (size_t i = 0; i < LOOKS; i++)
         mysql_free_result(res[i]);
-    return rc;
+    return w->fresh;
 }
 
 static int end_sessions(struct waiting *w, struct fence_report *out, struct err *e)
@@ -190,7 +184,7 @@ int my_list_is_stale(const struct my_db *db, struct err *e)
 {
     err_set(e, ERR_RETRY, "%s shows no new list of its transactions", db->where);
     if (e != NULL)
-        snprintf(e->sqlstate, sizeof e->sqlstate, ERR_UNLISTED);
+        snprintf(e->sqlstate, sizeof e->sqlstate, FENCE_UNLISTED);
     return err_hint(e, "somebody reads information_schema.innodb_trx (on MariaDB also innodb_locks "
                        "or innodb_lock_waits) all the time, and as long as that is read the copy "
                        "that it shows is kept: stop that monitor meanwhile");

@@ -81,9 +81,11 @@ int my_exec(struct my_db *db, const char *sql, size_t len, uint64_t *affected, s
  * number. */
 int my_exec_each(struct my_db *db, const char *sql, size_t len, uint64_t *affected, size_t n,
                  size_t *done, struct err *e);
-/* As my_exec_each, with the rows: out[i] are those of statement i, for the caller to free, NULL
- * where it has none. On an error there are none of any. */
-int my_query_each(struct my_db *db, const char *sql, MYSQL_RES **out, size_t n, struct err *e);
+/* As my_exec_each, of n statements, with the rows: out[i] are those of statement i, for the caller
+ * to free, NULL where it has none, which is an error for the statements in `with_rows` (1 << i). On
+ * an error there are none of any. */
+int my_query_each(struct my_db *db, const char *sql, unsigned with_rows, MYSQL_RES **out, size_t n,
+                  struct err *e);
 int my_execf(struct my_db *db, struct err *e, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 /* All rows at once, for small results: mysql_free_result() it. NULL: error. */
@@ -241,9 +243,13 @@ int my_fence_install(struct db *db, const struct table_list *tables, int budget_
 int my_fence_remove(struct db *db, struct err *e);
 int my_fence_flip(struct db *db, const char *token, uint32_t epoch, int lease_ms, struct err *e);
 int my_fence_renew(struct db *db, const char *token, int lease_ms, struct err *e);
-/* InnoDB shows a copy of its transactions that is at most this old, or was read within it (0.1 s).
+/* InnoDB shows a copy of its transactions that is made anew only if nobody has read it for 0.1 s.
  */
 #define MY_LOOKS_APART_MS 105
+/* Of a row of information_schema.innodb_trx: is it our own, and is this its question, by the number
+ * of the look (++looks)? If so the copy is no earlier one. */
+#define MY_OUR_LOOK                                                                                \
+    "(trx_mysql_thread_id = CONNECTION_ID() AND locate('lockstep looks, %u', trx_query) > 0)"
 /* Sets *e: no copy was newer than the first question. -1. */
 int my_list_is_stale(const struct my_db *db, struct err *e);
 int my_fence_wait(struct db *db, const struct fence_wait *w, struct fence_report *out,

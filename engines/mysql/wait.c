@@ -330,7 +330,8 @@ int my_exec_each(struct my_db *db, const char *sql, size_t len, uint64_t *affect
     return rc;
 }
 
-int my_query_each(struct my_db *db, const char *sql, MYSQL_RES **out, size_t n, struct err *e)
+int my_query_each(struct my_db *db, const char *sql, unsigned with_rows, MYSQL_RES **out, size_t n,
+                  struct err *e)
 {
     size_t done = 0;
     int rc;
@@ -341,6 +342,10 @@ int my_query_each(struct my_db *db, const char *sql, MYSQL_RES **out, size_t n, 
         rc = store(db, &out[done++], e) == 0 ? next_result(db, e) : -1;
     if (rc == 1)
         rc = my_give_up(db, ERR_FATAL, "more answers than statements", e);
+    for (size_t i = 0; rc == 0 && i < n; i++) {
+        if ((with_rows & (1U << i)) != 0 && out[i] == NULL)
+            rc = err_set(e, ERR_BUG, "a query without rows");
+    }
     for (size_t i = 0; rc < 0 && i < n; i++) {
         mysql_free_result(out[i]);
         out[i] = NULL;

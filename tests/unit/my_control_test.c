@@ -410,7 +410,7 @@ static void settle_believes_no_earlier_list(void **state)
     assert_ok(my_begin(writer, &e));
     assert_int_equal(put(writer, "y", FACT_ABSENT, 1), 1);
     assert_int_equal(my_settle(db, 200, &e), -1);
-    assert_string_equal(e.sqlstate, ERR_UNLISTED);
+    assert_string_equal(e.sqlstate, FENCE_UNLISTED);
     atomic_store(&reading, false);
     pthread_join(thread, NULL);
     assert_int_equal(my_settle(db, 1500, &e), -1);
