@@ -22,7 +22,7 @@ from harness.lockstep import Lockstep  # noqa: E402
 FENCE = "fence: {accounts: ['app@%']}\n"
 READ_ALL_THE_TIME = ("BEGIN NOT ATOMIC FOR i IN 1..30000 DO"
                      " SET @n = (SELECT count(*) FROM information_schema.innodb_trx);"
-                     " DO SLEEP(0.002); END FOR; END")
+                     " DO SLEEP(0.001); END FOR; END")
 TABLE = "CREATE TABLE shop.t (id int PRIMARY KEY, v varchar(20) CHARACTER SET utf8mb4)"
 
 
@@ -159,7 +159,7 @@ class Refusals:
 
     def beside_a_monitor(self, *args):
         """On a busy machine a look may fall into a moment in which nobody reads; then again."""
-        for _ in range(3):
+        for _ in range(10):
             code, out, err = self.lockstep.do(*args, timeout=90)
             if code != 0:
                 break
@@ -179,7 +179,7 @@ class Refusals:
             except pymysql.err.MySQLError:
                 pass  # ended
 
-        monitors = [server.connect() for _ in range(2)]
+        monitors = [server.connect() for _ in range(6)]
         for conn in monitors:
             threading.Thread(target=read, args=(conn,), daemon=True).start()
         self.beside_a_monitor("cutover", "--rehearse")
