@@ -170,8 +170,9 @@ void pg_lines_close(struct pg_lines *l)
     if (!db)
         return;
     drop_line(l);
-    if (!l->ended && !db->broken)
-        pg_cancel(db, CANCEL_MS);
+    /* A cancel that is still under way may meet a later statement. */
+    if (!l->ended && !db->broken && !pg_cancel(db, CANCEL_MS))
+        db->broken = true;
     while (!l->ended && !db->broken) {
         struct pollfd fd = {.fd = PQsocket(db->conn), .events = POLLIN};
         int n = PQgetCopyData(db->conn, &l->line, 1);

@@ -118,8 +118,9 @@ int pg_result_err(struct pg_db *db, const PGresult *res, struct err *e);
 int pg_lost(struct pg_db *db, const char *doing, struct err *e);
 /* Cancels what runs, discards what comes (bounded), marks the connection broken, sets e; -1. */
 int pg_give_up(struct pg_db *db, enum err_class class, const char *why, struct err *e);
-/* Asks the server to cancel, waiting at most wait_ms for its answer. */
-void pg_cancel(struct pg_db *db, int wait_ms);
+/* Asks the server to cancel, waiting at most wait_ms for its answer. False: the request is still
+ * under way, and may meet whatever this connection runs next. */
+bool pg_cancel(struct pg_db *db, int wait_ms);
 
 /* ---- text ---- */
 

@@ -316,7 +316,7 @@ void pg_close(struct db *base)
     pg_slot_release(&db->statements);
     /* A backend that computes would not notice for long that we are gone, and hold its locks. */
     if (db->conn != NULL && !db->broken && PQtransactionStatus(db->conn) == PQTRANS_ACTIVE)
-        pg_cancel(db, CLOSE_CANCEL_MS);
+        (void)pg_cancel(db, CLOSE_CANCEL_MS);
     PQfinish(db->conn);
     if (db->uri != NULL) {
         explicit_bzero(db->uri, strlen(db->uri));
@@ -381,17 +381,21 @@ static int commit_wait(struct pg_db *db, struct err *e)
     int64_t stop_at = INT64_MAX;
 
     while (PQisBusy(db->conn)) {
-        int64_t now = mono_ms();
         struct pollfd fd = {.fd = PQsocket(db->conn), .events = POLLIN};
+        int64_t now = mono_ms();
 
         if (stop_requested() && stop_at == INT64_MAX)
             stop_at = now + COMMIT_STOP_GRACE_MS;
+        /* First what has come: we may have been the ones who stood still. */
+        if (poll(&fd, 1, now < deadline ? 50 : 0) > 0) {
+            if (!PQconsumeInput(db->conn))
+                return pg_lost(db, "committing", e);
+            continue;
+        }
         if (now >= stop_at)
             return pg_give_up(db, ERR_UNKNOWN, "asked to stop while the server commits", e);
         if (now >= deadline)
             return pg_give_up(db, ERR_UNKNOWN, "the server does not answer a COMMIT in time", e);
-        if (poll(&fd, 1, 50) > 0 && !PQconsumeInput(db->conn))
-            return pg_lost(db, "committing", e);
     }
     return 0;
 }

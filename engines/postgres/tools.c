@@ -163,6 +163,7 @@ int tool_run(const struct tool_run *r, struct err *e)
     }
     if (pid == 0)
         child_main(r, env, fds[1], parent);
+    (void)setpgid(pid, pid); /* whichever of the two comes first: its group can be killed at once */
     close(fds[1]);
     fds[1] = -1;
     rc = child_follow(r, pid, fds[0], out, &status, e);

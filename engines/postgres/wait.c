@@ -93,18 +93,18 @@ static void *cancel_main(void *arg)
     return NULL;
 }
 
-void pg_cancel(struct pg_db *db, int wait_ms)
+bool pg_cancel(struct pg_db *db, int wait_ms)
 {
     PGcancel *cancel = PQgetCancel(db->conn);
     pthread_t thread;
     struct timespec until;
 
     if (cancel == NULL)
-        return;
+        return true;
     struct cancel_job *job = calloc(1, sizeof *job);
     if (job == NULL) {
         PQfreeCancel(cancel);
-        return;
+        return true;
     }
     job->cancel = cancel;
     pthread_mutex_init(&job->lock, NULL);
@@ -115,7 +115,7 @@ void pg_cancel(struct pg_db *db, int wait_ms)
     pthread_condattr_destroy(&attr);
     if (pthread_create(&thread, NULL, cancel_main, job) != 0) {
         cancel_job_free(job);
-        return;
+        return true;
     }
     pthread_detach(thread);
 
@@ -134,6 +134,7 @@ void pg_cancel(struct pg_db *db, int wait_ms)
     pthread_mutex_unlock(&job->lock);
     if (done)
         cancel_job_free(job);
+    return done;
 }
 
 /* Reads and throws away until the statement has ended or DRAIN_MS are over. */
@@ -163,7 +164,7 @@ static void drain(struct pg_db *db)
 
 int pg_give_up(struct pg_db *db, enum err_class class, const char *why, struct err *e)
 {
-    pg_cancel(db, CANCEL_WAIT_MS);
+    (void)pg_cancel(db, CANCEL_WAIT_MS);
     drain(db);
     db->broken = true;
     return err_set(e, class, "%s", why);

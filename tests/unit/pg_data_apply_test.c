@@ -297,15 +297,15 @@ static void test_keyless_takes_its_time(void **state)
              "INSERT INTO s.slow VALUES (1, 'a')");
     row = test_row(&arena, 2, "1", "a");
     c = (struct change){.op = OP_UPDATE, .table = table("slow"), .before = row, .after = row};
-    d->timeout_ms = 500;
     begin();
+    d->timeout_ms = 500;
     assert_ok(pg_apply_row(db, &c, &n, &e));
     assert_int_equal(n, 1);
     assert_ok(pg_apply_rows(db, &one, 1, &n, &failed, &e));
     assert_int_equal(n, 1);
     assert_int_equal(d->timeout_ms, 500);
-    commit();
     d->timeout_ms = timeout_ms;
+    commit();
 }
 
 /* Unique values that swap: legal in the order of the rows, because constraints are deferred; after

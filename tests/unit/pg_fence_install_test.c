@@ -76,9 +76,9 @@ static void installs_while_writers_hold_locks(void **state)
 {
     PGconn *app = connect_as("fence_app", DATABASE);
     PGconn *busy = connect_as("fence_app", DATABASE);
-    struct later commit = {.c = app, .sql = "COMMIT", .after_ms = 700};
+    struct later commit = {.c = app, .sql = "COMMIT", .after_ms = 2500};
     struct later write = {.c = busy,
-                          .sql = "SET statement_timeout = 450; SELECT count(*) FROM (SELECT"
+                          .sql = "SET statement_timeout = 1500; SELECT count(*) FROM (SELECT"
                                  " pg_sleep(0.1)) s; UPDATE parent SET note = 'b' WHERE id = 4",
                           .after_ms = 0};
 

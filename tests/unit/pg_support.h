@@ -110,4 +110,61 @@ static inline void test_role(const char *name)
     pg_close(db);
 }
 
+/* ---- a standby that is not there ---- */
+
+/* From soon on, durable commits wait for a standby which never answers. */
+static inline void test_standby_absent(struct db *super)
+{
+    test_sql(super, "ALTER SYSTEM SET synchronous_standby_names = 'absent'");
+    test_sql(super, "SELECT pg_reload_conf()");
+}
+
+static inline int test_standby_forgotten(struct db *super, struct err *e)
+{
+    struct pg_db *db = pg_db_from(super);
+
+    return pg_exec(db, "ALTER SYSTEM RESET synchronous_standby_names", e) != 0
+               ? -1
+               : pg_exec(db, "SELECT pg_reload_conf()", e);
+}
+
+/* The teardown of each test that makes one absent: a test that fails must not hold up the others.
+ */
+static inline int test_standby_teardown(void **state)
+{
+    struct db *super = test_open(test_uri("postgres", NULL), DB_CONTROL);
+    struct err e = {0};
+
+    assert_ok(test_standby_forgotten(super, &e));
+    pg_close(super);
+    return 0;
+}
+
+/* Sends what commits durably: does the commit wait for the standby (its answer is then to be
+ * collected)? The setting reaches the checkpointer, which makes commits wait, in its own time: to
+ * be asked again, up to 500 times. */
+static inline bool test_commit_waits(struct db *observer, struct db *writer, const char *sql)
+{
+    int64_t deadline = mono_ms() + 10000;
+    struct pg_db *db = pg_db_from(writer);
+    struct err e = {0};
+    char seen[200];
+
+    snprintf(seen, sizeof seen,
+             "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = %d"
+             " AND wait_event = 'SyncRep')",
+             PQbackendPID(db->conn));
+    assert_ok(pg_send(db, sql, NULL, &e));
+    while (strcmp(test_value(observer, seen), "t") != 0) {
+        if (pg_wait_input(db, 20, &e) != 0) {
+            PQclear(pg_collect(db, &e));
+            nap_ms(20);
+            return false;
+        }
+        if (mono_ms() > deadline)
+            fail_msg("neither answered nor waiting: %s", sql);
+    }
+    return true;
+}
+
 #endif
