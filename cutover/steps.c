@@ -12,8 +12,6 @@
 #define FOREIGN_MS 5000
 /* How often it is asked whether anybody is left to bring a marker. */
 #define STALL_MS 1000
-/* The lease under which a fence is taken over from another coordinator, to be lifted at once. */
-#define RECLAIM_MS 1000
 
 /* ---- markers ---- */
 
@@ -162,7 +160,8 @@ int step_fence(struct cutover *c, struct err *e)
     note_time(c, "fenced_at");
     c->flipped = true;
     c->flipped_ms = mono_ms();
-    if (db->engine->fence_flip(db, c->token, c->epoch, c->r->lease_ms, e) < 0)
+    if (db->engine->fence_flip(db, c->token, c->epoch, c->r->lease_ms, (int)(left_ms(c) / 2), e) <
+        0)
         return -1;
     note(c, "flip_ms", json_integer(pause_ms(c)));
     renewer_fence(c);
@@ -408,8 +407,8 @@ int step_switch(struct cutover *c, struct err *e)
 
 /* ---- undo ---- */
 
-/* Whoever held it: by our epoch it is ours, and then open. A coordinator that hung cannot move it
- * afterwards, since its epoch is lower. */
+/* Whoever held it: by our epoch it is ours, and then open, if it was not; nobody is refused a write
+ * for that. A coordinator that hung cannot move it afterwards, since its epoch is lower. */
 static int reclaim(struct cutover *c, struct db *db, struct err *e)
 {
     struct fence_state f = {0};
@@ -421,14 +420,8 @@ static int reclaim(struct cutover *c, struct db *db, struct err *e)
     /* What another migration holds is not ours to move: nothing of ours can be there. */
     if (f.mode == FENCE_NONE || switch_token_is_anothers(f.token, c->r->m->name))
         return 0;
-    if (strcmp(f.token, c->token) != 0) {
-        int rc = f.mode == FENCE_SEALED
-                     ? db->engine->fence_seal(db, c->token, c->epoch, e)
-                     : db->engine->fence_flip(db, c->token, c->epoch, RECLAIM_MS, e);
-
-        if (rc < 0)
-            return -1;
-    }
+    if (strcmp(f.token, c->token) != 0 && db->engine->fence_take(db, c->token, c->epoch, e) < 0)
+        return -1;
     return db->engine->fence_lift(db, c->token, e);
 }
 

@@ -494,8 +494,14 @@ struct engine {
     int (*fence_install)(struct db *db, const struct table_list *tables, int budget_ms,
                          struct err *e);
     int (*fence_remove)(struct db *db, struct err *e);
-    int (*fence_flip)(struct db *db, const char *token, uint32_t epoch, int lease_ms,
-                      struct err *e); /* ERR_FENCED: another token holds it */
+    /* Refuses writes from here on. Where the server first has to come to rest (MySQL), those who
+     * begin to write meanwhile wait: for budget_ms at most, but for one try, which is of a second,
+     * or two. ERR_FENCED: another token holds it. */
+    int (*fence_flip)(struct db *db, const char *token, uint32_t epoch, int lease_ms, int budget_ms,
+                      struct err *e);
+    /* Takes the fence over as it is, open, leased or sealed: nobody is refused more or less by it.
+     * A holder by a lower epoch can move it no more. ERR_FENCED as with fence_flip. */
+    int (*fence_take)(struct db *db, const char *token, uint32_t epoch, struct err *e);
     int (*fence_renew)(struct db *db, const char *token, int lease_ms, struct err *e);
     /* Lists the transactions that hold write locks, waits for exactly those. Slow if another look
      * was less than looks_apart_ms ago. */

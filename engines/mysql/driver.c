@@ -82,6 +82,7 @@ const struct engine engine_mysql = {
     .fence_install = my_fence_install,
     .fence_remove = my_fence_remove,
     .fence_flip = my_fence_flip,
+    .fence_take = my_fence_take,
     .fence_renew = my_fence_renew,
     .fence_wait = my_fence_wait,
     .fence_seal = my_fence_seal,

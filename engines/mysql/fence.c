@@ -20,9 +20,10 @@
 /* How long a seal that does not hold is tried to be put back. */
 #define HEAL_MS 3000
 #define HEAL_NAP_MS 20
-/* How often read_only is asked for, a second each time; in between those who wait behind it go on.
- */
-#define CLOSE_TRIES 3
+/* read_only is asked for again and again; in between those who wait behind it go on. A try that
+ * cannot be made takes a second, seldom two (fence_sql.c). */
+#define CLOSE_TRY_MS 1000
+#define CLOSE_BUDGET_MS 3000
 #define CLOSE_NAP_MS 50
 
 /* ---- answers ---- */
@@ -89,14 +90,15 @@ static void name_longest(struct my_db *db, struct err *e)
 
 /* A call that sets read_only. */
 static int close_server(struct my_db *db, const char *procedure, const char *token,
-                        const char *more, struct err *e)
+                        const char *more, int budget_ms, struct err *e)
 {
+    int64_t last = mono_ms() + budget_ms - CLOSE_TRY_MS;
     struct err own = {0};
 
-    for (int i = 1; call(db, procedure, token, more, &own) != 0; i++) {
+    while (call(db, procedure, token, more, &own) != 0) {
         bool waited = strstr(own.msg, "(error 1205)") != NULL;
 
-        if (!waited || db->broken || i == CLOSE_TRIES || stop_requested()) {
+        if (!waited || db->broken || mono_ms() >= last || stop_requested()) {
             if (waited)
                 name_longest(db, &own);
             if (e != NULL)
@@ -121,13 +123,22 @@ static int number(struct my_db *db, const char *sql, int64_t *out, struct err *e
 
 /* ---- moving it ---- */
 
-int my_fence_flip(struct db *base, const char *token, uint32_t epoch, int lease_ms, struct err *e)
+int my_fence_flip(struct db *base, const char *token, uint32_t epoch, int lease_ms, int budget_ms,
+                  struct err *e)
 {
     char more[60];
 
     snprintf(more, sizeof more, ", %u, %d", epoch, lease_ms);
     my_db_from(base)->sealed = false;
-    return close_server(my_db_from(base), "fence_flip", token, more, e);
+    return close_server(my_db_from(base), "fence_flip", token, more, budget_ms, e);
+}
+
+int my_fence_take(struct db *base, const char *token, uint32_t epoch, struct err *e)
+{
+    char more[60];
+
+    snprintf(more, sizeof more, ", %u", epoch);
+    return call(my_db_from(base), "fence_take", token, more, e);
 }
 
 int my_fence_renew(struct db *base, const char *token, int lease_ms, struct err *e)
@@ -156,7 +167,8 @@ int my_fence_seal(struct db *base, const char *token, uint32_t epoch, struct err
     snprintf(more, sizeof more, ", %u", epoch);
     my_db_from(base)->sealed = false;
     /* A server that does not flush at each commit would forget in a crash that it is sealed. */
-    if (close_server(my_db_from(base), "fence_seal", token, more, e) != 0 || my_sync(base, e) != 0)
+    if (close_server(my_db_from(base), "fence_seal", token, more, CLOSE_BUDGET_MS, e) != 0 ||
+        my_sync(base, e) != 0)
         return -1;
     my_db_from(base)->sealed = true;
     return has_held(my_db_from(base), token, e);

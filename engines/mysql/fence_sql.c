@@ -33,7 +33,8 @@ static const char table_account[] = "CREATE TABLE IF NOT EXISTS lockstep.fence_a
                                     ") ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = "
                                     "utf8mb4_bin";
 
-/* A running statement makes SET GLOBAL wait, and others behind it: a second at most. */
+/* A running statement makes SET GLOBAL wait, and others behind it: a second, or two, since it takes
+ * two locks one behind the other, and each may wait that long. */
 static const char read_only[] =
     "CREATE PROCEDURE IF NOT EXISTS lockstep.fence_read_only(p_on TINYINT, p_keep TINYINT)\n"
     "SQL SECURITY INVOKER\n"
@@ -107,6 +108,20 @@ static const char flip[] =
     "  CALL lockstep.fence_read_only(1, 0);\n"
     " END;\n"
     " UPDATE lockstep.fence SET lease_end = @NOW@ + p_lease WHERE one = 1;\n"
+    " DO RELEASE_LOCK('lockstep.fence');\n"
+    "END";
+
+static const char take[] =
+    "CREATE PROCEDURE IF NOT EXISTS lockstep.fence_take(p_token VARCHAR(40) CHARACTER SET "
+    "utf8mb4,\n"
+    " p_epoch BIGINT)\n"
+    "SQL SECURITY INVOKER\n"
+    "BEGIN\n" DECLARE_ROW RELEASE_ON_ERROR " CALL lockstep.fence_enter(p_token);\n" READ_ROW
+    " IF v_epoch > p_epoch OR (v_epoch = p_epoch AND v_token <> p_token\n"
+    "  AND (v_mode = 'sealed' OR (v_mode = 'leased' AND v_end > @NOW@))) THEN\n"
+    "  SIGNAL SQLSTATE 'LS001' SET MESSAGE_TEXT = v_text;\n"
+    " END IF;\n"
+    " UPDATE lockstep.fence SET token = p_token, epoch = p_epoch WHERE one = 1;\n"
     " DO RELEASE_LOCK('lockstep.fence');\n"
     "END";
 
@@ -281,6 +296,7 @@ const struct my_fence_object my_fence_objects[] = {
     {"PROCEDURE", "fence_read_only", read_only},
     {"PROCEDURE", "fence_enter", enter},
     {"PROCEDURE", "fence_flip", flip},
+    {"PROCEDURE", "fence_take", take},
     {"PROCEDURE", "fence_renew", renew},
     {"PROCEDURE", "fence_end_all", end_all},
     {"PROCEDURE", "fence_accounts", accounts},

@@ -241,7 +241,9 @@ int my_scan_end(struct db *db, struct err *e);
 /* fence.c, sequence.c */
 int my_fence_install(struct db *db, const struct table_list *tables, int budget_ms, struct err *e);
 int my_fence_remove(struct db *db, struct err *e);
-int my_fence_flip(struct db *db, const char *token, uint32_t epoch, int lease_ms, struct err *e);
+int my_fence_flip(struct db *db, const char *token, uint32_t epoch, int lease_ms, int budget_ms,
+                  struct err *e);
+int my_fence_take(struct db *db, const char *token, uint32_t epoch, struct err *e);
 int my_fence_renew(struct db *db, const char *token, int lease_ms, struct err *e);
 /* InnoDB shows a copy of its transactions that is made anew only if nobody has read it for 0.1 s.
  */

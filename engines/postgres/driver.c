@@ -79,6 +79,7 @@ const struct engine engine_postgres = {
     .fence_install = pg_fence_install,
     .fence_remove = pg_fence_remove,
     .fence_flip = pg_fence_flip,
+    .fence_take = pg_fence_take,
     .fence_renew = pg_fence_renew,
     .fence_wait = pg_fence_wait,
     .fence_seal = pg_fence_seal,

@@ -295,7 +295,8 @@ out:
 
 /* ---- moving ---- */
 
-int pg_fence_flip(struct db *base, const char *token, uint32_t epoch, int lease_ms, struct err *e)
+int pg_fence_flip(struct db *base, const char *token, uint32_t epoch, int lease_ms, int budget_ms,
+                  struct err *e)
 {
     char epoch_text[16];
     char lease_text[16];
@@ -305,6 +306,15 @@ int pg_fence_flip(struct db *base, const char *token, uint32_t epoch, int lease_
     snprintf(lease_text, sizeof lease_text, "%d", lease_ms);
     return fence_call(pg_db_from(base), "SELECT lockstep.fence_flip($1, $2::bigint, $3::bigint)", 3,
                       values, e);
+}
+
+int pg_fence_take(struct db *base, const char *token, uint32_t epoch, struct err *e)
+{
+    char epoch_text[16];
+    const char *values[2] = {token, epoch_text};
+
+    snprintf(epoch_text, sizeof epoch_text, "%u", epoch);
+    return fence_call(pg_db_from(base), "SELECT lockstep.fence_take($1, $2::bigint)", 2, values, e);
 }
 
 int pg_fence_renew(struct db *base, const char *token, int lease_ms, struct err *e)

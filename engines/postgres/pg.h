@@ -234,7 +234,9 @@ int pg_scan_end(struct db *db, struct err *e);
 /* fence*.c, sequence.c */
 int pg_fence_install(struct db *db, const struct table_list *tables, int budget_ms, struct err *e);
 int pg_fence_remove(struct db *db, struct err *e);
-int pg_fence_flip(struct db *db, const char *token, uint32_t epoch, int lease_ms, struct err *e);
+int pg_fence_flip(struct db *db, const char *token, uint32_t epoch, int lease_ms, int budget_ms,
+                  struct err *e);
+int pg_fence_take(struct db *db, const char *token, uint32_t epoch, struct err *e);
 int pg_fence_renew(struct db *db, const char *token, int lease_ms, struct err *e);
 int pg_fence_wait(struct db *db, const struct fence_wait *w, struct fence_report *out,
                   struct err *e);

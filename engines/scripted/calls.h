@@ -91,7 +91,8 @@ int scripted_fence_install(struct db *db, const struct table_list *tables, int b
                            struct err *e);
 int scripted_fence_remove(struct db *db, struct err *e);
 int scripted_fence_flip(struct db *db, const char *token, uint32_t epoch, int lease_ms,
-                        struct err *e);
+                        int budget_ms, struct err *e);
+int scripted_fence_take(struct db *db, const char *token, uint32_t epoch, struct err *e);
 int scripted_fence_renew(struct db *db, const char *token, int lease_ms, struct err *e);
 int scripted_fence_wait(struct db *db, const struct fence_wait *wait, struct fence_report *out,
                         struct err *e);

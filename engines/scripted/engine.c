@@ -73,6 +73,7 @@ const struct engine engine_scripted = {
     .fence_install = scripted_fence_install,
     .fence_remove = scripted_fence_remove,
     .fence_flip = scripted_fence_flip,
+    .fence_take = scripted_fence_take,
     .fence_renew = scripted_fence_renew,
     .fence_wait = scripted_fence_wait,
     .fence_seal = scripted_fence_seal,

@@ -75,7 +75,7 @@ int scripted_fence_remove(struct db *db, struct err *e)
 }
 
 int scripted_fence_flip(struct db *db, const char *token, uint32_t epoch, int lease_ms,
-                        struct err *e)
+                        int budget_ms, struct err *e)
 {
     struct conn *c = conn_of(db);
     struct fence *f = fence_of(c);
@@ -87,6 +87,20 @@ int scripted_fence_flip(struct db *db, const char *token, uint32_t epoch, int le
         return by_another(f, e);
     give(f, FENCE_LEASED, token, epoch);
     f->end_ms = clock_of(c->w, c->side) + lease_ms;
+    return conn_leave(c, e);
+}
+
+int scripted_fence_take(struct db *db, const char *token, uint32_t epoch, struct err *e)
+{
+    struct conn *c = conn_of(db);
+    struct fence *f = fence_of(c);
+
+    if (enter(c, e) < 0)
+        return -1;
+    if (f->epoch > epoch || (f->epoch == epoch && strcmp(f->token, token) != 0 &&
+                             (f->mode == FENCE_SEALED || held(c->w, c->side))))
+        return by_another(f, e);
+    give(f, f->mode, token, epoch);
     return conn_leave(c, e);
 }
 

@@ -183,7 +183,7 @@ static void nothing_behind_the_marker(void **state)
             nap_ms(5);
         if (i > 0)
             assert_true(atomic_load(&acked) >= before + 20);
-        assert_ok(my_fence_flip(fence, "writers", (uint32_t)(10 + i), 5000, &e));
+        assert_ok(my_fence_flip(fence, "writers", (uint32_t)(10 + i), 5000, 3000, &e));
         assert_ok(my_fence_wait(fence, &wait_limits, &report, &e));
         assert_ok(my_mark(fence, "marker", &e));
         at_marker = test_value(super, "SELECT concat(count(*), ' ', max(id)) FROM shop.t");
@@ -210,7 +210,7 @@ static void lapses_by_itself(void **state)
 {
     int64_t from;
 
-    assert_ok(my_fence_flip(fence, "lease", 100, 1500, &e));
+    assert_ok(my_fence_flip(fence, "lease", 100, 1500, 3000, &e));
     from = mono_ms();
     assert_false(app_writes());
     assert_int_equal(mode(), FENCE_LEASED);
@@ -230,7 +230,7 @@ static void lapses_by_itself(void **state)
 /* MariaDB forgets read_only when it restarts, MySQL a lease's: then the fence has lapsed. */
 static void a_restart_is_an_early_lapse(void **state)
 {
-    assert_ok(my_fence_flip(fence, "lease", 101, 60000, &e));
+    assert_ok(my_fence_flip(fence, "lease", 101, 60000, 3000, &e));
     test_sql(super, "SET GLOBAL read_only = 0");
     assert_int_equal(mode(), FENCE_OPEN);
     assert_int_equal(my_fence_renew(fence, "lease", 1000, &e), -1);
@@ -241,24 +241,72 @@ static void a_restart_is_an_early_lapse(void **state)
 
 static void one_holder(void **state)
 {
-    assert_ok(my_fence_flip(fence, "first", 200, 20000, &e));
-    assert_int_equal(my_fence_flip(fence, "second", 200, 20000, &e), -1);
+    assert_ok(my_fence_flip(fence, "first", 200, 20000, 3000, &e));
+    assert_int_equal(my_fence_flip(fence, "second", 200, 20000, 3000, &e), -1);
     assert_int_equal(e.class, ERR_FENCED);
     assert_int_equal(my_fence_lift(fence, "second", &e), -1);
     assert_int_equal(e.class, ERR_FENCED);
-    assert_ok(my_fence_flip(fence, "second", 201, 20000, &e));
+    assert_ok(my_fence_flip(fence, "second", 201, 20000, 3000, &e));
     assert_int_equal(my_fence_renew(fence, "first", 20000, &e), -1);
     assert_int_equal(e.class, ERR_FENCED);
     assert_int_equal(my_fence_seal(fence, "first", 200, &e), -1);
     assert_int_equal(e.class, ERR_FENCED);
     assert_int_equal(my_fence_lift(fence, "first", &e), -1);
     assert_ok(my_fence_seal(fence, "second", 201, &e));
-    assert_int_equal(my_fence_flip(fence, "third", 300, 20000, &e), -1);
+    assert_int_equal(my_fence_flip(fence, "third", 300, 20000, 3000, &e), -1);
     assert_int_equal(e.class, ERR_FENCED);
     assert_ok(my_fence_seal(fence, "third", 300, &e));
     assert_int_equal(my_fence_lift(fence, "second", &e), -1);
     assert_ok(my_fence_lift(fence, "third", &e));
     assert_ok(my_fence_lift(fence, "third", &e));
+    assert_true(app_writes());
+}
+
+/* Taken over as it is: who writes goes on, who is refused is refused, and the holder before can
+ * move it no more. */
+static void taken_over_as_it_is(void **state)
+{
+    assert_ok(my_fence_flip(fence, "first", 302, 20000, 3000, &e));
+    assert_int_equal(my_fence_take(fence, "second", 301, &e), -1);
+    assert_int_equal(e.class, ERR_FENCED);
+    assert_int_equal(my_fence_take(fence, "second", 302, &e), -1);
+    assert_ok(my_fence_take(fence, "second", 303, &e));
+    assert_int_equal(mode(), FENCE_LEASED);
+    assert_int_equal(my_fence_renew(fence, "first", 20000, &e), -1);
+    assert_int_equal(e.class, ERR_FENCED);
+    assert_ok(my_fence_lift(fence, "second", &e));
+
+    assert_ok(my_fence_take(fence, "third", 304, &e));
+    assert_string_equal(test_value(super, "SELECT @@GLOBAL.read_only"), "0");
+    assert_int_equal(my_fence_seal(fence, "second", 303, &e), -1);
+    assert_int_equal(e.class, ERR_FENCED);
+    assert_true(app_writes());
+
+    assert_ok(my_fence_seal(fence, "third", 304, &e));
+    assert_int_equal(my_fence_take(fence, "fourth", 304, &e), -1);
+    assert_ok(my_fence_take(fence, "fourth", 305, &e));
+    assert_int_equal(mode(), FENCE_SEALED);
+    assert_false(app_writes());
+    assert_int_equal(my_fence_lift(fence, "third", &e), -1);
+    assert_ok(my_fence_lift(fence, "fourth", &e));
+    assert_true(app_writes());
+}
+
+/* Who writes waits behind a read_only that does not come: for as long as was allowed. */
+static void a_flip_ends_in_time(void **state)
+{
+    struct db *busy = test_open(test_uri("shop", NULL), DB_CONTROL);
+    int64_t from = mono_ms();
+
+    test_sql(busy, "LOCK TABLES t WRITE");
+    assert_int_equal(my_fence_flip(fence, "late", 306, 20000, 500, &e), -1);
+    assert_int_equal(e.class, ERR_RETRY);
+    assert_true(mono_ms() - from < 2900);
+    from = mono_ms();
+    assert_int_equal(my_fence_flip(fence, "late", 306, 20000, 4000, &e), -1);
+    assert_true(mono_ms() - from >= 2900);
+    assert_int_equal(mode(), FENCE_OPEN);
+    my_close(busy);
     assert_true(app_writes());
 }
 
@@ -394,7 +442,7 @@ static void seal_ends_who_resets_itself(void **state)
     test_sql(app, "BEGIN; INSERT INTO t (w) SELECT seq FROM seq_1_to_" ROLLED_BACK);
     snprintf(sql, sizeof sql, "SELECT command FROM information_schema.processlist WHERE id = %lu",
              mysql_thread_id(my_db_from(app)->conn));
-    assert_ok(my_fence_flip(fence, "reset", 346, 20000, &e));
+    assert_ok(my_fence_flip(fence, "reset", 346, 20000, 3000, &e));
     assert_int_equal(pthread_create(&thread, NULL, reset_session, app), 0);
     for (int64_t end = mono_ms() + 5000; strcmp(test_value(super, sql), "Killed") != 0;)
         assert_true(mono_ms() < end);
@@ -428,7 +476,7 @@ static void seal_ends_who_does_not_log_in(void **state)
     assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit), 0);
     assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof to), 0);
     assert_true(recv(fd, greeting, sizeof greeting, 0) > 0);
-    assert_ok(my_fence_flip(fence, "nameless", 347, 20000, &e));
+    assert_ok(my_fence_flip(fence, "nameless", 347, 20000, 3000, &e));
     assert_int_equal(my_fence_seal(fence, "nameless", 347, &e), 1);
     while ((got = recv(fd, greeting, sizeof greeting, 0)) > 0)
         ;
@@ -450,7 +498,7 @@ static void crash(void)
 static void crash_under_the_lease(void **state)
 {
     assert_non_null(getenv("LOCKSTEP_TEST_MY_CRASH"));
-    assert_ok(my_fence_flip(fence, "crash", 410, 60000, &e));
+    assert_ok(my_fence_flip(fence, "crash", 410, 60000, 3000, &e));
     assert_ok(my_sync(fence, &e));
     crash();
     assert_int_equal(mode(), FENCE_OPEN);
@@ -498,14 +546,14 @@ static int told_by_seal(uint32_t epoch)
 static void seal_tells_whether_the_lease_held(void **state)
 {
     assert_int_equal(told_by_seal(450), 0);
-    assert_ok(my_fence_flip(fence, "held", 451, 20000, &e));
+    assert_ok(my_fence_flip(fence, "held", 451, 20000, 3000, &e));
     assert_int_equal(told_by_seal(451), 1);
-    assert_ok(my_fence_flip(fence, "held", 452, 20000, &e));
+    assert_ok(my_fence_flip(fence, "held", 452, 20000, 3000, &e));
     test_sql(super, "SET GLOBAL read_only = 0");
     assert_int_equal(told_by_seal(452), 0);
-    assert_ok(my_fence_flip(fence, "other", 452, 20000, &e));
+    assert_ok(my_fence_flip(fence, "other", 452, 20000, 3000, &e));
     assert_int_equal(told_by_seal(453), 0);
-    assert_ok(my_fence_flip(fence, "held", 454, 100, &e));
+    assert_ok(my_fence_flip(fence, "held", 454, 100, 3000, &e));
     for (int64_t end = mono_ms() + 6000; !app_writes(); nap_ms(50))
         assert_true(mono_ms() < end);
     assert_int_equal(told_by_seal(454), 0);
@@ -514,7 +562,7 @@ static void seal_tells_whether_the_lease_held(void **state)
 static void as_it_was(void **state)
 {
     test_sql(super, "SET GLOBAL read_only = 1");
-    assert_ok(my_fence_flip(fence, "was", 500, 1000, &e));
+    assert_ok(my_fence_flip(fence, "was", 500, 1000, 3000, &e));
     assert_ok(my_fence_seal(fence, "was", 500, &e));
     assert_ok(my_fence_lift(fence, "was", &e));
     assert_string_equal(test_value(super, "SELECT @@GLOBAL.read_only"), "1");
@@ -529,7 +577,7 @@ static void waits_for_writers(void **state)
     struct fence_report report;
 
     test_sql(app, "BEGIN; INSERT INTO t (w) VALUES (555)");
-    assert_ok(my_fence_flip(fence, "wait", 600, 20000, &e));
+    assert_ok(my_fence_flip(fence, "wait", 600, 20000, 3000, &e));
     assert_ok(my_fence_wait(fence, &wait_limits, &report, &e));
     assert_int_equal(report.waited_for, 1);
     assert_int_equal(report.terminated, 1);
@@ -559,7 +607,7 @@ static void names_what_is_prepared(void **state)
 
     test_sql(app, "XA START 'order-17'; INSERT INTO t (w) VALUES (6); XA END 'order-17';"
                   "XA PREPARE 'order-17'");
-    assert_ok(my_fence_flip(fence, "xa", 700, 20000, &e));
+    assert_ok(my_fence_flip(fence, "xa", 700, 20000, 3000, &e));
     assert_int_equal(my_fence_wait(fence, &brief, &report, &e), -1);
     assert_int_equal(e.class, ERR_RETRY);
     assert_non_null(strstr(e.msg, "order-17"));
@@ -578,7 +626,7 @@ static void *move_fence(void *arg)
     struct db *db = arg;
     struct err own = {0};
 
-    if (my_fence_flip(db, "killed", 1000, 30000, &own) == 0 &&
+    if (my_fence_flip(db, "killed", 1000, 30000, 3000, &own) == 0 &&
         my_fence_seal(db, "killed", 1000, &own) >= 0)
         (void)my_fence_lift(db, "killed", &own);
     return NULL;
@@ -681,7 +729,7 @@ static void check_names_who_passes_by_definer(void **state)
     test_sql(super, "CREATE DEFINER = root@localhost EVENT shop.nightly ON SCHEDULE EVERY 1 DAY"
                     " STARTS '2037-01-01' DO INSERT INTO shop.t (w) VALUES (80)");
     struct db *app = test_open(test_uri("shop", "app"), DB_CONTROL);
-    assert_ok(my_fence_flip(fence, "definer", 900, 20000, &e));
+    assert_ok(my_fence_flip(fence, "definer", 900, 20000, 3000, &e));
     assert_ok(my_execf(my_db_from(app), &e, "CALL by_root()"));
     assert_int_equal(my_execf(my_db_from(app), &e, "CALL by_caller()"), -1);
     assert_int_equal(my_execf(my_db_from(app), &e, "CALL by_app()"), -1);
@@ -705,6 +753,8 @@ int main(void)
         cmocka_unit_test(lapses_by_itself),
         cmocka_unit_test(a_restart_is_an_early_lapse),
         cmocka_unit_test(one_holder),
+        cmocka_unit_test(taken_over_as_it_is),
+        cmocka_unit_test(a_flip_ends_in_time),
         cmocka_unit_test(seal_leaves_no_session),
         cmocka_unit_test(seal_ends_who_resets_itself),
         cmocka_unit_test(seal_ends_who_does_not_log_in),

@@ -14,7 +14,7 @@ static void installs_and_removes_without_a_trace(void **state)
     PGconn *c = connect_as("fence_own", DATABASE);
 
     ok(install());
-    ok(pg->fence_flip(own, TOKEN, 3, 10000, &e));
+    ok(pg->fence_flip(own, TOKEN, 3, 10000, 3000, &e));
     ok(install()); /* does not disturb a fence that is held */
     assert_int_equal(mode(), FENCE_LEASED);
     assert_int_equal(number(c, "SELECT count(*) FROM pg_trigger WHERE tgname = '!lockstep_fence'"
@@ -30,7 +30,7 @@ static void installs_and_removes_without_a_trace(void **state)
     assert_int_equal(number(c, leftovers), 0);
     ok(pg->fence_remove(own, &e));
     assert_int_equal(mode(), FENCE_NONE);
-    refused(pg->fence_flip(own, TOKEN, 1, 100, &e), ERR_REFUSED);
+    refused(pg->fence_flip(own, TOKEN, 1, 100, 3000, &e), ERR_REFUSED);
     PQfinish(c);
 }
 
@@ -132,7 +132,7 @@ static void refuses_ddl_where_a_superuser_installed(void **state)
     must(app, "CREATE TABLE apps_own(id int)");
     must(app, "CREATE TABLE apps_root(id int) PARTITION BY LIST (id)");
     run(super, "GRANT CREATE ON DATABASE " DATABASE " TO fence_app");
-    ok(pg->fence_flip(mine, TOKEN, 1, 10000, &e));
+    ok(pg->fence_flip(mine, TOKEN, 1, 10000, 3000, &e));
     state_is(app, "ALTER TABLE apps_own ADD x int", "40001");
     state_is(app, "CREATE TABLE apps_new(id int)", "40001");
     state_is(app, "CREATE TABLE apps_new AS SELECT 1 AS id", "40001");

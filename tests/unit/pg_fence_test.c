@@ -22,7 +22,7 @@ static void refuses_open_transactions_and_old_snapshots(void **state)
         snprintf(sql, sizeof sql, "INSERT INTO parent VALUES (%d, 'before')", 5000 + i);
         must(app[i], sql);
     }
-    ok(pg->fence_flip(own, TOKEN, 1, 5000, &e));
+    ok(pg->fence_flip(own, TOKEN, 1, 5000, 3000, &e));
     assert_int_equal(mode(), FENCE_LEASED);
     for (int i = 0; i < 6; i++)
         state_is(app[i], "UPDATE parent SET note = 'late' WHERE id = 1", "40001");
@@ -66,7 +66,7 @@ static void refuses_partitions_cascades_heirs(void **state)
     PGconn *app = connect_as("fence_app", DATABASE);
     PGconn *sup = connect_as("fence_sup", DATABASE);
 
-    ok(pg->fence_flip(own, TOKEN, 1, 10000, &e));
+    ok(pg->fence_flip(own, TOKEN, 1, 10000, 3000, &e));
     for (size_t i = 0; i < sizeof writes / sizeof writes[0]; i++)
         if (strcmp(run(app, writes[i]), "40001") != 0)
             fail_msg("%s: not refused", writes[i]);
@@ -85,7 +85,7 @@ static void lets_own_role_pass(void **state)
 {
     PGconn *c = connect_as("fence_own", DATABASE);
 
-    ok(pg->fence_flip(own, TOKEN, 1, 10000, &e));
+    ok(pg->fence_flip(own, TOKEN, 1, 10000, 3000, &e));
     state_is(c, "UPDATE parent SET note = 'own' WHERE id = 1", "00000");
     ok(pg->fence_seal(own, TOKEN, 1, &e));
     state_is(c, "UPDATE parent SET note = 'own' WHERE id = 1", "00000");
@@ -122,7 +122,7 @@ static void lapses_and_is_not_revived(void **state)
     PGconn *app = connect_as("fence_app", DATABASE);
     int64_t start = mono_ms();
 
-    ok(pg->fence_flip(own, TOKEN, 1, 5000, &e));
+    ok(pg->fence_flip(own, TOKEN, 1, 5000, 3000, &e));
     ok(pg->fence_renew(own, TOKEN, 1000, &e));
     state_is(app, "UPDATE parent SET note = 'x' WHERE id = 1", "40001");
     while (strcmp(run(app, "UPDATE parent SET note = 'x' WHERE id = 1"), "40001") == 0)
@@ -142,23 +142,23 @@ static void other_holders_are_fenced_off(void **state)
 {
     struct fence_state s;
 
-    ok(pg->fence_flip(own, TOKEN, 5, 10000, &e));
-    ok(pg->fence_flip(own, TOKEN, 5, 10000, &e));
-    refused(pg->fence_flip(own, OTHER, 5, 10000, &e), ERR_FENCED);
-    refused(pg->fence_flip(own, OTHER, 4, 10000, &e), ERR_FENCED);
-    refused(pg->fence_flip(own, TOKEN, 4, 10000, &e), ERR_FENCED);
+    ok(pg->fence_flip(own, TOKEN, 5, 10000, 3000, &e));
+    ok(pg->fence_flip(own, TOKEN, 5, 10000, 3000, &e));
+    refused(pg->fence_flip(own, OTHER, 5, 10000, 3000, &e), ERR_FENCED);
+    refused(pg->fence_flip(own, OTHER, 4, 10000, 3000, &e), ERR_FENCED);
+    refused(pg->fence_flip(own, TOKEN, 4, 10000, 3000, &e), ERR_FENCED);
     refused(pg->fence_renew(own, OTHER, 10000, &e), ERR_FENCED);
     refused(pg->fence_seal(own, OTHER, 5, &e), ERR_FENCED);
     refused(pg->fence_seal(own, TOKEN, 4, &e), ERR_FENCED);
     refused(pg->fence_lift(own, OTHER, &e), ERR_FENCED);
-    ok(pg->fence_flip(own, OTHER, 6, 10000, &e)); /* takes over */
+    ok(pg->fence_flip(own, OTHER, 6, 10000, 3000, &e)); /* takes over */
     refused(pg->fence_renew(own, TOKEN, 10000, &e), ERR_FENCED);
     refused(pg->fence_seal(own, TOKEN, 5, &e), ERR_FENCED);
     refused(pg->fence_lift(own, TOKEN, &e), ERR_FENCED);
     ok(pg->fence_seal(own, OTHER, 6, &e));
     ok(pg->fence_seal(own, OTHER, 6, &e));
-    refused(pg->fence_flip(own, OTHER, 6, 10000, &e), ERR_FENCED); /* would undo the seal */
-    refused(pg->fence_flip(own, TOKEN, 7, 10000, &e), ERR_FENCED);
+    refused(pg->fence_flip(own, OTHER, 6, 10000, 3000, &e), ERR_FENCED); /* would undo the seal */
+    refused(pg->fence_flip(own, TOKEN, 7, 10000, 3000, &e), ERR_FENCED);
     refused(pg->fence_renew(own, OTHER, 10000, &e), ERR_FENCED);
     refused(pg->fence_lift(own, TOKEN, &e), ERR_FENCED);
     ok(pg->fence_state(own, &s, &e));
@@ -169,6 +169,35 @@ static void other_holders_are_fenced_off(void **state)
     ok(pg->fence_lift(own, OTHER, &e));
     ok(pg->fence_lift(own, TOKEN, &e)); /* open already: nothing of anybody's is undone */
     assert_int_equal(mode(), FENCE_OPEN);
+}
+
+/* Taken over as it is: who writes goes on, who is refused is refused, and the holder before can
+ * move it no more. */
+static void taken_over_as_it_is(void **state)
+{
+    PGconn *app = connect_as("fence_app", DATABASE);
+
+    ok(pg->fence_flip(own, TOKEN, 5, 10000, 0, &e));
+    refused(pg->fence_take(own, OTHER, 4, &e), ERR_FENCED);
+    refused(pg->fence_take(own, OTHER, 5, &e), ERR_FENCED);
+    ok(pg->fence_take(own, OTHER, 6, &e));
+    assert_int_equal(mode(), FENCE_LEASED);
+    refused(pg->fence_renew(own, TOKEN, 10000, &e), ERR_FENCED);
+    ok(pg->fence_lift(own, OTHER, &e));
+
+    ok(pg->fence_take(own, TOKEN, 7, &e));
+    assert_int_equal(mode(), FENCE_OPEN);
+    state_is(app, "UPDATE parent SET note = 'x' WHERE id = 1", "00000");
+    refused(pg->fence_seal(own, OTHER, 6, &e), ERR_FENCED);
+
+    ok(pg->fence_seal(own, TOKEN, 7, &e));
+    refused(pg->fence_take(own, OTHER, 7, &e), ERR_FENCED);
+    ok(pg->fence_take(own, OTHER, 8, &e));
+    state_is(app, "UPDATE parent SET note = 'x' WHERE id = 1", "25006");
+    refused(pg->fence_lift(own, TOKEN, &e), ERR_FENCED);
+    ok(pg->fence_lift(own, OTHER, &e));
+    assert_int_equal(mode(), FENCE_OPEN);
+    PQfinish(app);
 }
 
 /* ---- waiting ---- */
@@ -189,7 +218,7 @@ static void waits_for_exactly_the_writers(void **state)
     must(mine, "SET application_name = 'lockstep:fence:apply'");
     must(mine, "BEGIN; UPDATE parent SET note = 'm' WHERE id = 9");
     must(app, "BEGIN; UPDATE parent SET note = 'w' WHERE id = 1");
-    ok(pg->fence_flip(own, TOKEN, 1, 10000, &e));
+    ok(pg->fence_flip(own, TOKEN, 1, 10000, 3000, &e));
     later_start(&commit);
     ok(pg->fence_wait(own, &patient, &r, &e));
     pthread_join(commit.thread, NULL);
@@ -217,7 +246,7 @@ static void waits_for_strangers_of_own_role(void **state)
     must(mine, "BEGIN; UPDATE parent SET note = 'm' WHERE id = 9");
     must(app, "SET application_name = 'lockstep:fence:apply'");
     must(app, "BEGIN; UPDATE parent SET note = 'm' WHERE id = 10");
-    ok(pg->fence_flip(own, TOKEN, 1, 10000, &e));
+    ok(pg->fence_flip(own, TOKEN, 1, 10000, 3000, &e));
     refused(pg->fence_wait(own, &soon, &r, &e), ERR_RETRY);
     assert_int_equal(r.waited_for, 2);
     PQfinish(mine);
@@ -231,7 +260,7 @@ static void ends_who_does_not_end(void **state)
     struct fence_report r;
 
     must(app, "BEGIN; UPDATE parent SET note = 'never' WHERE id = 1");
-    ok(pg->fence_flip(own, TOKEN, 1, 10000, &e));
+    ok(pg->fence_flip(own, TOKEN, 1, 10000, 3000, &e));
     ok(pg->fence_wait(own, &strict, &r, &e));
     assert_int_equal(r.waited_for, 1);
     assert_int_equal(r.terminated, 1);
@@ -250,7 +279,7 @@ static void names_who_cannot_be_ended(void **state)
     char pid[32];
 
     must(sup, "BEGIN; UPDATE parent SET note = 's' WHERE id = 1");
-    ok(pg->fence_flip(own, TOKEN, 1, 10000, &e));
+    ok(pg->fence_flip(own, TOKEN, 1, 10000, 3000, &e));
     refused(pg->fence_wait(own, &strict, &r, &e), ERR_RETRY);
     snprintf(pid, sizeof pid, "pid %d of fence_sup", PQbackendPID(sup));
     assert_non_null(strstr(e.msg, pid));
@@ -267,7 +296,7 @@ static void waits_for_prepared_transactions(void **state)
 
     must(app, "BEGIN; UPDATE parent SET note = 'p' WHERE id = 1");
     must(app, "PREPARE TRANSACTION 'fence_gid1'");
-    ok(pg->fence_flip(own, TOKEN, 1, 20000, &e));
+    ok(pg->fence_flip(own, TOKEN, 1, 20000, 3000, &e));
     refused(pg->fence_wait(own, &soon, &r, &e), ERR_RETRY);
     assert_non_null(strstr(e.msg, "'fence_gid1' of fence_app"));
     struct later commit = {.c = app, .sql = "COMMIT PREPARED 'fence_gid1'", .after_ms = 50};
@@ -289,7 +318,7 @@ static void waits_when_a_writer_prepares(void **state)
     struct fence_report r;
 
     must(app, "BEGIN; UPDATE parent SET note = 'p' WHERE id = 2");
-    ok(pg->fence_flip(own, TOKEN, 1, 20000, &e));
+    ok(pg->fence_flip(own, TOKEN, 1, 20000, 3000, &e));
     later_start(&prepare);
     int rc = pg->fence_wait(own, &soon, &r, &e);
     pthread_join(prepare.thread, NULL);
@@ -365,7 +394,7 @@ static void nothing_commits_behind_the_wait(void **state)
     }
     for (int i = 0; i < CYCLES; i++) {
         nap_ms(20);
-        failures += pg->fence_flip(own, TOKEN, 1, 20000, &e) != 0;
+        failures += pg->fence_flip(own, TOKEN, 1, 20000, 3000, &e) != 0;
         failures += pg->fence_wait(own, &patient, &r, &e) != 0;
         long long before = number(c, "SELECT count(*) FROM heir");
         waited += r.waited_for;
@@ -401,7 +430,7 @@ static void seal_survives_a_crash(void **state)
         skip();
     }
     PGconn *sup = connect_as("fence_sup", DATABASE);
-    ok(pg->fence_flip(own, TOKEN, 8, 60000, &e));
+    ok(pg->fence_flip(own, TOKEN, 8, 60000, 3000, &e));
     ok(pg->fence_seal(own, TOKEN, 8, &e));
     snprintf(sql, sizeof sql, "COPY (SELECT 1) TO PROGRAM 'kill -9 %d'", PQbackendPID(sup));
     run(sup, sql);
@@ -433,6 +462,7 @@ int main(void)
         t(applications_cannot_move_it),
         t(lapses_and_is_not_revived),
         t(other_holders_are_fenced_off),
+        t(taken_over_as_it_is),
         t(waits_for_exactly_the_writers),
         t(waits_for_strangers_of_own_role),
         t(ends_who_does_not_end),
