@@ -318,9 +318,12 @@ static void keep_notes(struct cutover *c, json_t *notes)
     }
 }
 
-/* May we take back? Records the intent, which also settles whether `closed` was written. */
+/* May we take back? Records the intent, which also settles whether `closed` was written. What takes
+ * back has a higher epoch than what was done: a statement of ours that a broken connection still
+ * carries must not close a side that we have opened again. */
 static enum undo_road undo_claim(struct cutover *c)
 {
+    const uint32_t epoch = c->epoch;
     int64_t from = mono_ms();
     struct err e = {0};
 
@@ -341,8 +344,10 @@ static enum undo_road undo_claim(struct cutover *c)
         json_decref(notes);
         if (loaded && c->state >= CUTOVER_CLOSED)
             return UNDO_FORWARD;
+        c->epoch = epoch + 1;
         if (loaded && state_set(c, c->state, undo_intent(c), &e) == 0)
             return UNDO_BACK;
+        c->epoch = epoch;
         if (mono_ms() - from > (stop_requested() ? UNDO_STOP_MS : UNDO_MS))
             return c->closing_tried ? UNDO_UNKNOWN : UNDO_BACK;
         nap_ms(UNDO_PAUSE_MS);

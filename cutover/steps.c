@@ -337,7 +337,7 @@ static int open_opening(struct cutover *c, struct err *e)
                 f.mode == FENCE_SEALED ? "sealed" : "fenced", f.token);
         return err_hint(e, "end that one first, then the same command again");
     }
-    if ((strcmp(f.token, c->token) != 0 && db->engine->fence_seal(db, c->token, c->epoch, e) < 0) ||
+    if ((strcmp(f.token, c->token) != 0 && db->engine->fence_take(db, c->token, c->epoch, e) < 0) ||
         (has_turn(c) && mark_open(c, db, e) < 0))
         return -1;
     return db->engine->fence_lift(db, c->token, e);
@@ -378,12 +378,15 @@ static void acknowledge_foreign(struct cutover *c)
     int64_t n = fact_int(c->body, "foreign_accepted", 0);
     struct err e = {0};
 
+    if (n > 0 && !c->closing)
+        err_set(&e, ERR_RETRY, "no connection to the side that is closed");
     if (n > 0 && (!c->closing || foreign_acknowledge(c->closing, (uint64_t)n, &e) < 0))
         log_err(LOG_WARN, "cutover", "foreign-writes-stay-told", &e);
 }
 
 int step_switch(struct cutover *c, struct err *e)
 {
+    struct err closing = {0};
     char failed[200];
 
     /* `closed` must outlive a crash before anybody writes behind it. */
@@ -400,6 +403,9 @@ int step_switch(struct cutover *c, struct err *e)
         return -1;
     note(c, "hook", json_string(failed[0] ? failed : c->r->on_switch ? "done" : "none"));
     note(c, "hook_failed", json_boolean(failed[0]));
+    /* What is left to tell it is not worth waiting for before the other side is open. */
+    if (!c->closing && connect_closing(c, &closing) < 0)
+        log_err(LOG_WARN, "cutover", "closing-side-unreachable", &closing);
     acknowledge_foreign(c);
     other_reset(c);
     return 1;
@@ -408,7 +414,8 @@ int step_switch(struct cutover *c, struct err *e)
 /* ---- undo ---- */
 
 /* Whoever held it: by our epoch it is ours, and then open, if it was not; nobody is refused a write
- * for that. A coordinator that hung cannot move it afterwards, since its epoch is lower. */
+ * for that. A coordinator that hung cannot move it afterwards, since its epoch is lower, and what
+ * we said ourselves before the undo had a lower one too. */
 static int reclaim(struct cutover *c, struct db *db, struct err *e)
 {
     struct fence_state f = {0};
@@ -420,7 +427,8 @@ static int reclaim(struct cutover *c, struct db *db, struct err *e)
     /* What another migration holds is not ours to move: nothing of ours can be there. */
     if (f.mode == FENCE_NONE || switch_token_is_anothers(f.token, c->r->m->name))
         return 0;
-    if (strcmp(f.token, c->token) != 0 && db->engine->fence_take(db, c->token, c->epoch, e) < 0)
+    if ((f.epoch < c->epoch || strcmp(f.token, c->token) != 0) &&
+        db->engine->fence_take(db, c->token, c->epoch, e) < 0)
         return -1;
     return db->engine->fence_lift(db, c->token, e);
 }

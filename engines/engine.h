@@ -495,12 +495,14 @@ struct engine {
                          struct err *e);
     int (*fence_remove)(struct db *db, struct err *e);
     /* Refuses writes from here on. Where the server first has to come to rest (MySQL), those who
-     * begin to write meanwhile wait: for budget_ms at most, but for one try, which is of a second,
-     * or two. ERR_FENCED: another token holds it. */
+     * begin to write meanwhile wait for that. It is tried as long as budget_ms are not over, and
+     * once in any case; a try takes a second, seldom two. ERR_FENCED: another token holds it. */
     int (*fence_flip)(struct db *db, const char *token, uint32_t epoch, int lease_ms, int budget_ms,
                       struct err *e);
-    /* Takes the fence over as it is, open, leased or sealed: nobody is refused more or less by it.
-     * A holder by a lower epoch can move it no more. ERR_FENCED as with fence_flip. */
+    /* Takes the fence over as it is, open, leased or sealed, for fence_lift (fence_seal behind it
+     * does not know how long the lease has held): nobody is refused more or less by it, and a
+     * holder by a lower epoch can move it no more. ERR_FENCED: it has a higher epoch, or another
+     * token holds it by this one. */
     int (*fence_take)(struct db *db, const char *token, uint32_t epoch, struct err *e);
     int (*fence_renew)(struct db *db, const char *token, int lease_ms, struct err *e);
     /* Lists the transactions that hold write locks, waits for exactly those. Slow if another look

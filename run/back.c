@@ -24,29 +24,6 @@ static void disconnect(struct back *b)
 
 /* ---- starting and ending ---- */
 
-static int start_all(struct back *b, struct err *e)
-{
-    static const struct {
-        unsigned of;
-        const struct stage_ops *ops;
-    } table[BACK_STAGES] = {
-        {RUN_CAPTURE, &stage_capture}, {RUN_APPLY, &stage_apply}, {RUN_APPLY, &stage_janitor}};
-
-    int rc = 0;
-
-    atomic_store(&b->shared.quit, false);
-    pthread_mutex_lock(&b->lock);
-    for (size_t i = 0; rc == 0 && i < BACK_STAGES; i++) {
-        if (b->wanted & table[i].of)
-            rc = stage_start(&b->stages[b->n++], table[i].ops, &b->shared, 0, e);
-    }
-    pthread_mutex_unlock(&b->lock);
-    if (rc < 0)
-        return -1;
-    log_event(LOG_INFO, "run", "way-back-begins", "stages=%zu", b->n);
-    return 0;
-}
-
 static void forget_stages(struct back *b)
 {
     pthread_mutex_lock(&b->lock);
@@ -72,6 +49,31 @@ static void stop_stages(struct back *b)
     if (b->n && b->facts)
         leases_release(&b->leases, b->facts);
     forget_stages(b);
+}
+
+static int start_all(struct back *b, struct err *e)
+{
+    static const struct {
+        unsigned of;
+        const struct stage_ops *ops;
+    } table[BACK_STAGES] = {
+        {RUN_CAPTURE, &stage_capture}, {RUN_APPLY, &stage_apply}, {RUN_APPLY, &stage_janitor}};
+
+    int rc = 0;
+
+    atomic_store(&b->shared.quit, false);
+    pthread_mutex_lock(&b->lock);
+    for (size_t i = 0; rc == 0 && i < BACK_STAGES; i++) {
+        if (b->wanted & table[i].of)
+            rc = stage_start(&b->stages[b->n++], table[i].ops, &b->shared, 0, e);
+    }
+    pthread_mutex_unlock(&b->lock);
+    if (rc < 0) {
+        stop_stages(b);
+        return -1;
+    }
+    log_event(LOG_INFO, "run", "way-back-begins", "stages=%zu", b->n);
+    return 0;
 }
 
 /* Stages that were asked to end and had not in time: once they have, they may begin again. */

@@ -499,7 +499,8 @@ int my_fence_remove(struct db *base, struct err *e)
         return err_wrap(e, "removing the markers");
     if (there == 0)
         return 0;
-    if (r.state.mode != FENCE_NONE && r.state.token[0] != '\0') {
+    /* One that is open needs nothing, which a removal that was killed may have taken away. */
+    if (r.state.mode == FENCE_LEASED || r.state.mode == FENCE_SEALED) {
         if (call(db, "fence_lift", r.state.token, "", e) != 0)
             return -1;
         forget_persisted(db);

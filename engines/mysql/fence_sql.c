@@ -84,7 +84,7 @@ static const char enter[] =
     " SET v_text = concat('the fence is held by ', v_token, ' (epoch ', v_epoch, ', ', v_mode, "   \
     "')');\n"
 
-/* If the server does not come to rest within the second, it is as before. */
+/* If the server does not come to rest in time, it is as before. */
 static const char flip[] =
     "CREATE PROCEDURE IF NOT EXISTS lockstep.fence_flip(p_token VARCHAR(40) CHARACTER SET "
     "utf8mb4,\n"
@@ -229,6 +229,7 @@ static const char accounts[] =
     " END IF;\n"
     "END";
 
+/* If the server does not come to rest in time, it is as before, and no event tries on. */
 static const char seal[] =
     "CREATE PROCEDURE IF NOT EXISTS lockstep.fence_seal(p_token VARCHAR(40) CHARACTER SET "
     "utf8mb4,\n"
@@ -243,7 +244,14 @@ static const char seal[] =
     " UPDATE lockstep.fence SET was_read_only = if(mode = 'open', @@GLOBAL.read_only, "
     "was_read_only),\n"
     "  token = p_token, epoch = p_epoch, mode = 'sealed', lease_end = 0 WHERE one = 1;\n"
-    " CALL lockstep.fence_read_only(1, 1);\n"
+    " BEGIN\n"
+    "  DECLARE EXIT HANDLER FOR SQLEXCEPTION BEGIN\n"
+    "   UPDATE lockstep.fence SET mode = v_mode, lease_end = v_end\n"
+    "    WHERE one = 1 AND v_mode <> 'sealed' AND @@GLOBAL.read_only = 0;\n"
+    "   RESIGNAL;\n"
+    "  END;\n"
+    "  CALL lockstep.fence_read_only(1, 1);\n"
+    " END;\n"
     " CALL lockstep.fence_accounts(1);\n"
     " DO RELEASE_LOCK('lockstep.fence');\n"
     "END";

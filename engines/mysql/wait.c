@@ -11,6 +11,7 @@
 #include "core/run.h"
 #include "engines/mysql/session.h"
 
+#include <errmsg.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/err.h>
@@ -197,8 +198,9 @@ static int64_t side_query(MYSQL *conn, const char *sql)
 }
 
 /* KILL QUERY or CONNECTION from outside; the latter waits until the session is gone with its locks.
- * What does not succeed is found by the caller's own bounded wait. */
-static void kill_remote(struct my_db *db, bool connection)
+ * What does not succeed is found by the caller's own bounded wait. False: the KILL is still under
+ * way, and may meet whatever this session runs next. */
+static bool kill_remote(struct my_db *db, bool connection)
 {
     struct my_dial d = {.uri = db->uri, .program = "lockstep:kill", .timeout_ms = KILL_MS};
     unsigned long id = mysql_thread_id(db->conn);
@@ -207,19 +209,21 @@ static void kill_remote(struct my_db *db, bool connection)
     MYSQL *conn;
 
     if (my_dial(&d, &conn, NULL) != 0)
-        return;
+        return true;
     snprintf(sql, sizeof sql, "KILL %s %lu", connection ? "CONNECTION" : "QUERY", id);
-    (void)side_query(conn, sql);
+    bool answered =
+        side_query(conn, sql) >= 0 || (mysql_errno(conn) != 0 && mysql_errno(conn) < CR_MIN_ERROR);
     snprintf(sql, sizeof sql, "SELECT count(*) FROM information_schema.processlist WHERE id = %lu",
              id);
     while (connection && side_query(conn, sql) > 0 && mono_ms() < deadline)
         (void)poll(NULL, 0, KILL_NAP_MS);
     my_cut_off(conn);
+    return answered;
 }
 
 int my_give_up(struct my_db *db, enum err_class class, const char *why, struct err *e)
 {
-    kill_remote(db, true);
+    (void)kill_remote(db, true);
     db->broken = true;
     incoming_done(db);
     /* What still frees a result would read its rows to the end: there is no more to read. */
@@ -450,8 +454,7 @@ void my_stream_free(struct my_db *db, MYSQL_RES *res)
     incoming_done(db);
     /* The rest would come to the last row: the server is told to stop instead. */
     if (!db->broken && !res->eof && db->conn->status == MYSQL_STATUS_USE_RESULT) {
-        kill_remote(db, false);
-        if (my_op_run(&op, db->conn, KILL_MS, -1) == 1)
+        if (kill_remote(db, false) && my_op_run(&op, db->conn, KILL_MS, -1) == 1)
             return;
         my_give_up(db, ERR_RETRY, "", NULL);
         return;

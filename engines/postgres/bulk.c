@@ -177,12 +177,12 @@ void pg_lines_close(struct pg_lines *l)
         struct pollfd fd = {.fd = PQsocket(db->conn), .events = POLLIN};
         int n = PQgetCopyData(db->conn, &l->line, 1);
 
-        if (n > 0)
+        if (n < -1 || mono_ms() > deadline)
+            db->broken = true;
+        else if (n > 0)
             drop_line(l);
         else if (n == -1)
             (void)end_of_lines(l, NULL);
-        else if (n < -1 || mono_ms() > deadline)
-            db->broken = true;
         else if (poll(&fd, 1, 50) > 0 && !PQconsumeInput(db->conn))
             db->broken = true;
     }

@@ -64,9 +64,10 @@ static const char sql_check[] =
     " PERFORM lockstep.fence_refuse(TG_TAG);\n"
     "END $$;\n";
 
-/* Who may move the fence: a higher epoch takes over, an equal one only for the holder (or, to
- * flip, when nobody holds it). LS001: another one holds it. LS002: the lease has lapsed, and a
- * renewal never revives it. The commit is synchronous whatever the session's setting. */
+/* Who may move the fence: a higher epoch takes over, an equal one only for the holder (or, to flip
+ * or take, when nobody holds it). LS001: another one holds it. LS002: the lease has lapsed, and a
+ * renewal never revives it. The commit is synchronous whatever the session's setting; but to take
+ * is to lift, which then is. */
 static const char sql_take[] =
     "CREATE OR REPLACE FUNCTION lockstep.fence_now() RETURNS bigint LANGUAGE sql VOLATILE AS $$\n"
     "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint $$;\n"
@@ -111,6 +112,7 @@ static const char sql_take[] =
     "  RAISE EXCEPTION 'the fence is held by % (epoch %), not by % (epoch %)',\n"
     "   f.token, f.epoch, p_token, p_epoch USING ERRCODE = 'LS001';\n"
     " END IF;\n"
+    " PERFORM set_config('synchronous_commit', 'local', true);\n"
     " UPDATE lockstep.fence SET token = p_token, epoch = p_epoch, changed = clock_timestamp();\n"
     "END $$;\n"
     "CREATE OR REPLACE FUNCTION lockstep.fence_renew(p_token text, p_lease_ms bigint)\n"

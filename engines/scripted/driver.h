@@ -127,6 +127,7 @@ struct scripted_counts {
     uint64_t committed;
     uint64_t late;
     uint64_t lost;
+    uint64_t arrived; /* moves of a fence, behind their connection's end */
     uint64_t crashes;
     uint64_t unknown;
     uint64_t restarts;

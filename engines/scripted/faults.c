@@ -105,6 +105,7 @@ void world_drift(struct scripted_world *w)
     int steps = w->o.haste / 100 + draw_chance(w, w->o.haste % 100, 100);
 
     w->counts.calls++;
+    fence_arrivals(w);
     w->source_ms += (int64_t)draw_below(w, 3);
     w->target_ms += (int64_t)draw_below(w, draw_chance(w, 1, 300) ? 8000 : 3);
     while (steps--)
@@ -180,6 +181,16 @@ int conn_enter(struct conn *c, struct err *e)
     if (c->tx && c->tx->failed)
         return err_set(e, ERR_FATAL, "current transaction is aborted (25P02)");
     return 0;
+}
+
+int conn_lose(struct conn *c, struct err *e)
+{
+    struct scripted_world *w = c->w;
+
+    if (w->calm || !draw_chance(w, w->o.lost, 1000))
+        return 0;
+    conn_cut(c);
+    return lost(w, e);
 }
 
 int conn_leave(struct conn *c, struct err *e)

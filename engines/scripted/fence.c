@@ -30,7 +30,6 @@ static struct fence *fence_of(struct conn *c)
     return &c->w->fence[c->side];
 }
 
-/* Begins each call that moves the fence. */
 static int enter(struct conn *c, struct err *e)
 {
     if (conn_enter(c, e) < 0)
@@ -45,12 +44,131 @@ static int by_another(const struct fence *f, struct err *e)
     return err_set(e, ERR_FENCED, "the fence is held by %s (epoch %u)", f->token, f->epoch);
 }
 
-static void give(struct fence *f, enum fence_mode mode, const char *token, uint32_t epoch)
+static void give(struct fence *f, enum fence_mode mode, const struct fence_move *m)
 {
     f->mode = mode;
-    f->epoch = epoch;
-    snprintf(f->token, sizeof(f->token), "%s", token);
+    f->epoch = m->epoch;
+    snprintf(f->token, sizeof(f->token), "%s", m->token);
 }
+
+/* ---- what the server does ---- */
+
+static int flip(struct scripted_world *w, const struct fence_move *m, struct err *e)
+{
+    struct fence *f = &w->fence[m->side];
+
+    if (f->mode == FENCE_SEALED || f->epoch > m->epoch ||
+        (f->epoch == m->epoch && strcmp(f->token, m->token) != 0 && held(w, m->side)))
+        return by_another(f, e);
+    give(f, FENCE_LEASED, m);
+    f->end_ms = clock_of(w, m->side) + m->lease_ms;
+    return 0;
+}
+
+static int take(struct scripted_world *w, const struct fence_move *m, struct err *e)
+{
+    struct fence *f = &w->fence[m->side];
+
+    if (f->epoch > m->epoch ||
+        (f->epoch == m->epoch && strcmp(f->token, m->token) != 0 && held(w, m->side)))
+        return by_another(f, e);
+    give(f, f->mode, m);
+    return 0;
+}
+
+static int renew(struct scripted_world *w, const struct fence_move *m, struct err *e)
+{
+    struct fence *f = &w->fence[m->side];
+
+    if (f->mode == FENCE_SEALED || strcmp(f->token, m->token) != 0)
+        return by_another(f, e);
+    if (!held(w, m->side)) {
+        err_set(e, ERR_RETRY, "the lease of %s has lapsed, the fence is open", m->token);
+        if (e)
+            memcpy(e->sqlstate, "LS002", 6);
+        return -1;
+    }
+    f->end_ms = clock_of(w, m->side) + m->lease_ms;
+    return 0;
+}
+
+static int seal(struct scripted_world *w, const struct fence_move *m, struct err *e)
+{
+    struct fence *f = &w->fence[m->side];
+    bool unbroken;
+
+    if (f->epoch > m->epoch || (f->epoch == m->epoch && strcmp(f->token, m->token) != 0))
+        return by_another(f, e);
+    unbroken = f->mode == FENCE_LEASED && strcmp(f->token, m->token) == 0 && held(w, m->side);
+    give(f, FENCE_SEALED, m);
+    return unbroken;
+}
+
+static int lift(struct scripted_world *w, const struct fence_move *m, struct err *e)
+{
+    struct fence *f = &w->fence[m->side];
+
+    if (strcmp(f->token, m->token) == 0)
+        f->mode = FENCE_OPEN;
+    else if (held(w, m->side))
+        return by_another(f, e);
+    return 0;
+}
+
+static int (*const moves[])(struct scripted_world *w, const struct fence_move *m, struct err *e) = {
+    [MOVE_FLIP] = flip, [MOVE_TAKE] = take, [MOVE_RENEW] = renew,
+    [MOVE_SEAL] = seal, [MOVE_LIFT] = lift,
+};
+
+/* ---- on its way there ---- */
+
+/* A connection that broke, or whose process died, may still carry what was sent: it arrives when
+ * the network is back. */
+static void carry(struct scripted_world *w, const struct fence_move *m)
+{
+    struct late_move *l;
+
+    if (!draw_chance(w, 1, 2))
+        return;
+    l = VEC_PUSH(w, w->late, w->nlate, w->late_cap);
+    l->move = *m;
+    l->move.token = arena_strdup(&w->mem, m->token);
+    l->due = w->counts.calls + draw_below(w, draw_chance(w, 1, 2) ? 40 : 1500);
+}
+
+void fence_arrivals(struct scripted_world *w)
+{
+    for (size_t i = 0; i < w->nlate; i++) {
+        struct late_move *l = &w->late[i];
+
+        if (w->counts.calls < l->due)
+            continue;
+        if (w->fence[l->move.side].mode != FENCE_NONE)
+            (void)moves[l->move.what](w, &l->move, NULL);
+        w->counts.arrived++;
+        *l = w->late[--w->nlate];
+        i--;
+    }
+}
+
+/* One call that moves the fence. */
+static int move(struct conn *c, struct fence_move m, struct err *e)
+{
+    const struct scripted_counts *n = &c->w->counts;
+    uint64_t ends = n->lost + n->crashes;
+    int rc;
+
+    m.side = c->side;
+    if (enter(c, e) < 0 || conn_lose(c, e) < 0) {
+        if (n->lost + n->crashes > ends)
+            carry(c->w, &m);
+        return -1;
+    }
+    rc = moves[m.what](c->w, &m, e);
+    return rc < 0 || conn_leave(c, e) < 0 ? -1 : rc;
+}
+
+/* ---- the calls ---- */
 
 int scripted_fence_install(struct db *db, const struct table_list *tables, int budget_ms,
                            struct err *e)
@@ -77,79 +195,29 @@ int scripted_fence_remove(struct db *db, struct err *e)
 int scripted_fence_flip(struct db *db, const char *token, uint32_t epoch, int lease_ms,
                         int budget_ms, struct err *e)
 {
-    struct conn *c = conn_of(db);
-    struct fence *f = fence_of(c);
-
-    if (enter(c, e) < 0)
-        return -1;
-    if (f->mode == FENCE_SEALED || f->epoch > epoch ||
-        (f->epoch == epoch && strcmp(f->token, token) != 0 && held(c->w, c->side)))
-        return by_another(f, e);
-    give(f, FENCE_LEASED, token, epoch);
-    f->end_ms = clock_of(c->w, c->side) + lease_ms;
-    return conn_leave(c, e);
+    (void)budget_ms; /* it comes to rest at once */
+    return move(conn_of(db), (struct fence_move){MOVE_FLIP, .token = token, epoch, lease_ms}, e);
 }
 
 int scripted_fence_take(struct db *db, const char *token, uint32_t epoch, struct err *e)
 {
-    struct conn *c = conn_of(db);
-    struct fence *f = fence_of(c);
-
-    if (enter(c, e) < 0)
-        return -1;
-    if (f->epoch > epoch || (f->epoch == epoch && strcmp(f->token, token) != 0 &&
-                             (f->mode == FENCE_SEALED || held(c->w, c->side))))
-        return by_another(f, e);
-    give(f, f->mode, token, epoch);
-    return conn_leave(c, e);
+    return move(conn_of(db), (struct fence_move){MOVE_TAKE, .token = token, epoch}, e);
 }
 
 int scripted_fence_renew(struct db *db, const char *token, int lease_ms, struct err *e)
 {
-    struct conn *c = conn_of(db);
-    struct fence *f = fence_of(c);
-
-    if (enter(c, e) < 0)
-        return -1;
-    if (f->mode == FENCE_SEALED || strcmp(f->token, token) != 0)
-        return by_another(f, e);
-    if (!held(c->w, c->side)) {
-        err_set(e, ERR_RETRY, "the lease of %s has lapsed, the fence is open", token);
-        if (e)
-            memcpy(e->sqlstate, "LS002", 6);
-        return -1;
-    }
-    f->end_ms = clock_of(c->w, c->side) + lease_ms;
-    return conn_leave(c, e);
+    return move(conn_of(db), (struct fence_move){MOVE_RENEW, .token = token, .lease_ms = lease_ms},
+                e);
 }
 
 int scripted_fence_seal(struct db *db, const char *token, uint32_t epoch, struct err *e)
 {
-    struct conn *c = conn_of(db);
-    struct fence *f = fence_of(c);
-    bool unbroken;
-
-    if (enter(c, e) < 0)
-        return -1;
-    if (f->epoch > epoch || (f->epoch == epoch && strcmp(f->token, token) != 0))
-        return by_another(f, e);
-    unbroken = f->mode == FENCE_LEASED && strcmp(f->token, token) == 0 && held(c->w, c->side);
-    give(f, FENCE_SEALED, token, epoch);
-    return conn_leave(c, e) < 0 ? -1 : unbroken;
+    return move(conn_of(db), (struct fence_move){MOVE_SEAL, .token = token, epoch}, e);
 }
 
 int scripted_fence_lift(struct db *db, const char *token, struct err *e)
 {
-    struct conn *c = conn_of(db);
-    struct fence *f = fence_of(c);
-
-    if (enter(c, e) < 0)
-        return -1;
-    if (strcmp(f->token, token) == 0)
-        f->mode = FENCE_OPEN;
-    else if (held(c->w, c->side))
-        return by_another(f, e);
-    return conn_leave(c, e);
+    return move(conn_of(db), (struct fence_move){MOVE_LIFT, .token = token}, e);
 }
 
 int scripted_fence_state(struct db *db, struct fence_state *out, struct err *e)

@@ -152,6 +152,19 @@ struct fence {
     char token[40];
 };
 
+enum fence_moves { MOVE_FLIP, MOVE_TAKE, MOVE_RENEW, MOVE_SEAL, MOVE_LIFT };
+struct fence_move {
+    enum fence_moves what;
+    enum db_side side;
+    const char *token;
+    uint32_t epoch;
+    int lease_ms;
+};
+struct late_move {
+    struct fence_move move;
+    uint64_t due; /* by counts.calls */
+};
+
 /* Not transactional, on either end. */
 #define SEQUENCES 2
 struct sequence {
@@ -232,7 +245,10 @@ struct scripted_world {
     struct exported **exports;
     size_t nexports;
     size_t exports_cap;
-    struct fence fence[2];              /* by enum db_side */
+    struct fence fence[2];  /* by enum db_side */
+    struct late_move *late; /* sent, and not there yet */
+    size_t nlate;
+    size_t late_cap;
     struct sequence numbers[SEQUENCES]; /* of the source */
     int64_t source_ms;
 
@@ -287,6 +303,8 @@ int world_enter(struct scripted_world *w, struct err *e);
 /* What the harness wants to be told of; it may let others run before it returns. */
 void world_tell(struct scripted_world *w);
 void conn_cut(struct conn *c);
+/* A connection that may break just before the server has what was sent: more often than others. */
+int conn_lose(struct conn *c, struct err *e);
 /* The world by itself: sessions, clocks, dead clients' transactions. */
 void world_drift(struct scripted_world *w);
 void settle_orphans(struct scripted_world *w, bool all);
@@ -313,6 +331,8 @@ bool source_running(const struct source_txn *t);
 
 /* fence.c */
 bool fence_refuses(const struct scripted_world *w, enum db_side side);
+/* What was sent on connections that have ended, and is due. */
+void fence_arrivals(struct scripted_world *w);
 /* A client takes a number: no fence and no rollback stands in its way. */
 int64_t sequence_next(struct sequence *s, size_t number);
 
