@@ -26,6 +26,8 @@
 #define LOOK_EVERY 128
 /* The longest that one of its reads may take. */
 #define READ_MS 500
+/* One may be slow because the machine stood still. */
+#define READ_TRIES 2
 
 struct digest {
     uint64_t rows;
@@ -277,7 +279,7 @@ int digest_measure(struct cutover *c, struct err *e)
     rc = compare_all(c, mono_ms() + c->r->digest_ms, false, &sum, &compared, left_out, &why);
     json_decref(left_out);
     c->predict.reading_broke = rc <= 0;
-    c->predict.reading_failed = rc < 0;
+    c->predict.reading_failures += rc < 0;
     if (rc < 0)
         log_err(LOG_WARN, "cutover", "no-digest", &why);
     return 0;
@@ -289,7 +291,7 @@ void digest_again(struct cutover *c)
         return;
     c->predict.reading_broke = false;
     digest_close(c);
-    if (!c->predict.reading_failed)
+    if (c->predict.reading_failures < READ_TRIES)
         digest_open(c);
 }
 

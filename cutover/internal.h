@@ -70,7 +70,7 @@ struct predict {
     int64_t marked_ms;
     int64_t ms[PARTS][PREDICT_ROUNDS]; /* the last ones */
     bool reading_broke;                /* the digest's connections are in the middle of a table */
-    bool reading_failed;               /* one could not be read in time: there is no digest */
+    int reading_failures;              /* how often one could not be read in time */
 };
 
 /* Both sides', as they were read last. */

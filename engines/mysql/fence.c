@@ -249,12 +249,14 @@ int my_fence_state(struct db *base, struct fence_state *out, struct err *e)
     /* Another session may just be about it, or be ending. */
     for (int64_t end = mono_ms() + HEAL_MS; r.state.mode == FENCE_SEALED && !r.read_only;
          nap_ms(HEAL_NAP_MS)) {
-        if (mono_ms() > end)
-            return err_set(e, ERR_RETRY, "%s is sealed but takes writes: its fence is being moved",
-                           db->where);
+        bool late = mono_ms() > end;
+
         if (stop_check(e) != 0 || call(db, "fence_tick", NULL, "", e) != 0 ||
             read_row(db, &r, e) != 0)
             return -1;
+        if (late && r.state.mode == FENCE_SEALED && !r.read_only)
+            return err_set(e, ERR_RETRY, "%s is sealed but takes writes: its fence is being moved",
+                           db->where);
     }
     if (r.state.mode == FENCE_LEASED && (!r.read_only || r.state.lease_end_ms <= r.state.now_ms))
         r.state.mode = FENCE_OPEN;

@@ -21,6 +21,8 @@
 #define POLL_MS MY_LOOKS_APART_MS
 #define LISTED_MAX 4096
 #define NAMED_MAX 8
+/* So many looks that show an old list: somebody keeps it. */
+#define UNLISTED_LOOKS 10
 
 struct writer {
     int64_t id; /* of its session */
@@ -40,6 +42,7 @@ struct waiting {
     bool ended;
     bool toomany; /* to be listed */
     bool fresh;   /* the last look was */
+    int stale;    /* how many were not */
     char refused[200];
 };
 
@@ -154,6 +157,7 @@ static int look(struct waiting *w, struct err *e)
         return -1;
     w->fresh = take_writers(w, res[LOOK_WRITERS]);
     w->first = w->first && !w->fresh;
+    w->stale += !w->fresh;
     take_prepared(w, res[LOOK_PREPARED]);
     for (size_t i = 0; i < LOOKS; i++)
         mysql_free_result(res[i]);
@@ -212,6 +216,14 @@ static int gave_up(const struct waiting *w, const struct fence_wait *limits, str
     return err_hint(e, "end them (XA COMMIT or XA ROLLBACK for prepared ones), try again");
 }
 
+static bool is_time_over(const struct waiting *w, const struct fence_wait *limits, int64_t took_ms)
+{
+    /* That nobody shows a list is known long before the time is up. */
+    if (w->first)
+        return w->stale >= UNLISTED_LOOKS || (took_ms >= limits->deadline_ms && w->stale >= 2);
+    return took_ms >= limits->deadline_ms;
+}
+
 int my_fence_wait(struct db *base, const struct fence_wait *limits, struct fence_report *out,
                   struct err *e)
 {
@@ -242,12 +254,16 @@ int my_fence_wait(struct db *base, const struct fence_wait *limits, struct fence
             break;
         if (stop_check(e) != 0)
             goto out;
-        if (out->took_ms >= limits->deadline_ms) {
+        /* Not before they were ended, if they are to be, nor before a second look could be fresh:
+         * it may be us who stood still. */
+        bool end = seen && !w.ended && limits->grace_ms < limits->deadline_ms;
+        if (end && out->took_ms >= limits->grace_ms) {
+            if (end_sessions(&w, out, e) != 0)
+                goto out;
+        } else if (is_time_over(&w, limits, out->took_ms)) {
             gave_up(&w, limits, e);
             goto out;
         }
-        if (seen && !w.ended && out->took_ms >= limits->grace_ms && end_sessions(&w, out, e) != 0)
-            goto out;
         nap_ms(POLL_MS);
     }
     rc = 0;

@@ -117,9 +117,11 @@ static int wait_ready(MYSQL *conn, int wants, int64_t deadline, int grace_ms)
                     (fd.revents & POLLPRI ? MYSQL_WAIT_EXCEPT : 0);
         if (rc > 0 || (rc < 0 && errno != EINTR))
             return (ready & wants) != 0 ? ready & wants : wants & ~MYSQL_WAIT_TIMEOUT;
-        if (mono_ms() >= deadline)
+        /* By the time before the poll: it is looked once more behind the deadline, since it may be
+         * us who stood still. */
+        if (now >= deadline)
             return 0;
-        if (mono_ms() >= library)
+        if (now >= library)
             return MYSQL_WAIT_TIMEOUT;
     }
 }
@@ -198,8 +200,8 @@ static int64_t side_query(MYSQL *conn, const char *sql)
 }
 
 /* KILL QUERY or CONNECTION from outside; the latter waits until the session is gone with its locks.
- * What does not succeed is found by the caller's own bounded wait. False: the KILL is still under
- * way, and may meet whatever this session runs next. */
+ * What does not succeed is found by the caller's own bounded wait. False: it was not sent, or is
+ * still under way and may meet whatever this session runs next. */
 static bool kill_remote(struct my_db *db, bool connection)
 {
     struct my_dial d = {.uri = db->uri, .program = "lockstep:kill", .timeout_ms = KILL_MS};
@@ -209,7 +211,7 @@ static bool kill_remote(struct my_db *db, bool connection)
     MYSQL *conn;
 
     if (my_dial(&d, &conn, NULL) != 0)
-        return true;
+        return false;
     snprintf(sql, sizeof sql, "KILL %s %lu", connection ? "CONNECTION" : "QUERY", id);
     bool answered =
         side_query(conn, sql) >= 0 || (mysql_errno(conn) != 0 && mysql_errno(conn) < CR_MIN_ERROR);

@@ -539,12 +539,15 @@ int pg_fence_wait(struct db *base, const struct fence_wait *limits, struct fence
             break;
         if (stop_check(e) != 0)
             goto out;
-        if (out->took_ms >= limits->deadline_ms) {
+        /* Not before they were ended, if they are to be: it may be us who stood still. */
+        bool end = !w.ended && limits->grace_ms < limits->deadline_ms;
+        if (end && out->took_ms >= limits->grace_ms) {
+            if (end_sessions(&w, out, e) != 0)
+                goto out;
+        } else if (out->took_ms >= limits->deadline_ms) {
             gave_up(&w, e);
             goto out;
         }
-        if (!w.ended && out->took_ms >= limits->grace_ms && end_sessions(&w, out, e) != 0)
-            goto out;
         nap_ms(POLL_MS);
     }
     rc = 0;

@@ -53,7 +53,9 @@ int pg_poll(struct pg_db *db, short events, int64_t deadline)
             return 1;
         if (rc < 0 && errno != EINTR)
             return 1; /* libpq will find what is wrong with the socket */
-        if (mono_ms() >= deadline)
+        /* By the time before the poll: it is looked once more behind the deadline, since it may be
+         * us who stood still. */
+        if (now >= deadline)
             return 0;
     }
 }

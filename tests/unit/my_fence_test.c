@@ -25,6 +25,8 @@ static struct table shop_table = {.schema = "shop", .name = "t"};
 static struct table *table_array[] = {&shop_table};
 static const struct table_list tables = {1, table_array};
 static const struct fence_wait wait_limits = {.grace_ms = 100, .deadline_ms = 3000};
+/* Late from the first look on, as who stood still is: who is to be ended is, all the same. */
+static const struct fence_wait hasty = {.grace_ms = -1, .deadline_ms = 0};
 static const struct fence_wait brief = {.grace_ms = 50, .deadline_ms = 300};
 
 static struct db *open_lockstep(void)
@@ -591,6 +593,13 @@ static void waits_for_writers(void **state)
     struct db *app = test_open(test_uri("shop", "app"), DB_CONTROL);
     struct fence_report report;
 
+    test_sql(app, "BEGIN; INSERT INTO t (w) VALUES (555)");
+    assert_ok(my_fence_flip(fence, "wait", 600, 20000, 3000, &e));
+    assert_ok(my_fence_wait(fence, &hasty, &report, &e));
+    assert_int_equal(report.terminated, 1);
+    my_close(app);
+    assert_ok(my_fence_lift(fence, "wait", &e));
+    app = test_open(test_uri("shop", "app"), DB_CONTROL);
     test_sql(app, "BEGIN; INSERT INTO t (w) VALUES (555)");
     assert_ok(my_fence_flip(fence, "wait", 600, 20000, 3000, &e));
     assert_ok(my_fence_wait(fence, &wait_limits, &report, &e));
