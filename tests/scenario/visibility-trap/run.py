@@ -36,6 +36,28 @@ def hang(s, done):
     done.set()
 
 
+def commits_wait(s):
+    """The postmaster tells of the setting; the checkpointer, which makes commits wait, reads it in its
+    own time. A commit of the trap that came before it would not hang: others are sent ahead, each a
+    connection of its own, until one is seen to wait."""
+    sent = None
+
+    def send():
+        try:
+            s.source.query("SET synchronous_commit = on; INSERT INTO awaited VALUES (1)")
+        except psycopg2.Error:  # the server is stopped behind a trap that failed
+            pass
+
+    def seen():
+        nonlocal sent
+        if sent is None or not sent.is_alive():
+            sent = threading.Thread(target=send, daemon=True)
+            sent.start()
+        return s.source.query("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+                              " AND datname = 'postgres'")
+    until("durable commits wait", 60, seen, every=0.02)
+
+
 def standby(s, names):
     s.source.query(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'")
     s.source.query("SELECT pg_reload_conf()")
@@ -57,11 +79,13 @@ def run(s):
     until("the slot is free", 20, lambda: s.source.value(
         "SELECT NOT active FROM pg_replication_slots WHERE slot_name = %s", args=(slot,)))
     done = threading.Event()
-    standby(s, "absent")
+    s.source.query("CREATE TABLE awaited (n int)")
     try:
+        standby(s, "absent")
+        commits_wait(s)
         thread = threading.Thread(target=hang, args=(s, done), daemon=True)
         thread.start()
-        until("the commit hangs", 20, lambda: s.source.query(
+        until("the commit hangs", 60, lambda: s.source.query(
             "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query ILIKE 'COMMIT%%'"
             " AND datname = %s", args=(s.database,)))
         seen = s.source.value("SELECT count(*) FROM t WHERE v = 'hung'", s.database)
@@ -81,6 +105,7 @@ def run(s):
     finally:
         standby(s, "")
     until("the commit returns", 30, done.is_set)
+    s.source.query("DROP TABLE awaited")
     s.lockstep.wait_phase(("following",), 120)
     s.lockstep.stop()
     s.caught_up()
