@@ -97,7 +97,7 @@ class CutBinlog:
         rows = [sorted(end.query("SELECT id, v FROM t")) for end in (self.source, self.target)]
         if rows[0] != rows[1]:
             raise Failure(f"{what}: {len(rows[0])} rows here, {len(rows[1])} there, or other values")
-        self.m.none_parked(self.m.status())
+        self.m.none_parked(self.m.must_status())
         print(f"{what}: {len(rows[0])} rows on both sides", flush=True)
 
     def go(self):

@@ -222,7 +222,7 @@ class Defeat:
         """All that the clients of the closed side were told is on the one that opened, by now."""
         found = [text for crew in self.crews if crew is not opening for c in crew.clients
                  if not c.kind.at_home for text in c.lost(opening.side.end.query, opening.side.opened)]
-        found += [w for w in (self.lockstep.status() or {})["warnings"] if "it is sealed" in w]
+        found += [w for w in self.lockstep.must_status()["warnings"] if "it is sealed" in w]
         if found:
             raise Failure("\n  ".join([f"{len(found)} findings (seed {self.args.seed}):", *found]))
 

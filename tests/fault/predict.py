@@ -127,8 +127,7 @@ class Predict(Rollback):
             self.must(f"rehearsal killed at {point} ({out}{err})", code, -signal.SIGKILL)
             self.must(f"state after {point}", self.state(), "none")
             if point == "rehearsed:before":
-                self.must("the target is sealed by the one that was killed",
-                          self.prober.last("target"), "25006")
+                self.shut("target", "sealed by the one that was killed")
                 self.rehearsed("cutover")
                 self.untouched(f"rehearsed behind one that was killed at {point}")
         self.nobody_refused("rehearsals that were killed", since)
@@ -142,7 +141,7 @@ class Predict(Rollback):
         before = self.source.value(origin, "shop")
         self.rehearsed("cutover")
         self.must("state behind a rehearsal", self.state(), "prepared")
-        self.must("the target's seal behind it", self.prober.last("target"), "25006")
+        self.shut("target", "behind a rehearsal of what is prepared")
         self.must("the way back behind it", self.source.value(origin, "shop"), before)
         self.must("cutover, killed", self.cutover(kill="fenced:after")[0], -signal.SIGKILL)
         code, out, err = self.lockstep.do("cutover", "--rehearse")
@@ -175,7 +174,7 @@ class Predict(Rollback):
             if "secret" in self.file(name).read_text():
                 raise Failure(f"{name} holds a password")
         held = "held" if found["pause_ms"] <= found["predicted"]["high_ms"] else "did NOT hold"
-        self.goes("on the target")
+        self.goes("target")
         self.say(f"cut over in {found['pause_ms']} ms, predicted {text}: it {held}")
 
     def rehearses_back(self):
@@ -187,7 +186,7 @@ class Predict(Rollback):
         self.must("the rollback's state", self.state_on(self.source), "none")
         self.must("refusals on the target meanwhile",
                   len([s for s in self.prober.seen if s[2] == "target" and s[3]]), refused)
-        self.must("the source stays sealed", self.prober.last("source"), "25006")
+        self.shut("source", "behind the rehearsal of a rollback")
         self.say(f"rollback rehearsed: {text}")
 
     def go(self):

@@ -295,7 +295,7 @@ class Test:
     def leads(self, what, writes, reads):
         got = self.where()
         self.must(f"{what}: where the proxies lead to", got, [writes, reads] * 2)
-        status = self.lockstep.status()
+        status = self.lockstep.must_status()
         self.must(f"{what}: reads in the status", status["reads"], reads)
 
     def follow(self):
@@ -503,7 +503,7 @@ class Test:
             code = self.lockstep.do("cutover", "--stage", "reads", "--yes")[0]
             del self.lockstep.env["LOCKSTEP_TEST_KILL"]
             self.must(f"killed at {point}", code, -signal.SIGKILL)
-            self.must("reads in the status", self.lockstep.status()["reads"], "target")
+            self.must("reads in the status", self.lockstep.must_status()["reads"], "target")
         fails = self.lockstep.folder / "hook.fails"
         fails.write_text("")
         self.do("cutover", "--stage", "reads", status=1, answer={"state": "prepared"})
@@ -580,7 +580,7 @@ class Test:
         self.target.start()
         self.target.wait_ready()
         until("everything follows again", 60, lambda: self.lockstep.do("wait")[0] == 0, every=0.3)
-        self.must("reads before it is said again", self.lockstep.status()["reads"], "target")
+        self.must("reads before it is said again", self.lockstep.must_status()["reads"], "target")
         self.do("rollback", "--stage", "reads", answer={"reads": "source"})
         self.leads("said again", "source", "source")
         self.say("the target died under its reads: they came back to the source without it")

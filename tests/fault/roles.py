@@ -165,8 +165,8 @@ class Roles:
         size = sum(f.stat().st_size for f in (self.one.folder / "journal").rglob("*") if f.is_file())
         if not 0.9 * JOURNAL_MAX < size <= JOURNAL_MAX:
             raise Failure(f"capture paused at {size} bytes of {JOURNAL_MAX}")
-        if not any("journal_max" in w for w in self.one.status()["warnings"]):
-            raise Failure(f"status does not warn: {self.one.status()['warnings']}")
+        if not any("journal_max" in w for w in self.one.must_status()["warnings"]):
+            raise Failure(f"status does not warn: {self.one.must_status()['warnings']}")
 
     def change_again(self):
         self.source.query("ALTER TABLE small ADD w2 int", "shop")
@@ -174,7 +174,7 @@ class Roles:
     def wait_lane(self, state, reason=""):
         def probe():
             self.must_live()
-            small = next(t for t in self.one.status()["tables"] if t["name"] == "public.small")
+            small = next(t for t in self.one.must_status()["tables"] if t["name"] == "public.small")
             seen.append((small["lane"], small["reason"]))
             return small["lane"] == state and reason in (small["reason"] or "")
 
@@ -221,7 +221,7 @@ class Roles:
     def end(self):
         for lockstep in (self.one, self.two):
             self.snapshot_ends(lockstep)
-        until("following", 60, lambda: self.one.none_parked(self.one.status())["phase"] ==
+        until("following", 60, lambda: self.one.none_parked(self.one.must_status())["phase"] ==
               "following")
         self.write(8)
         self.one.must("verify", timeout=120)

@@ -21,13 +21,15 @@ def mono_ms():
 
 
 def until(what, seconds, probe, every=0.1):
-    """Calls probe until it gives something true, and returns that; Failure after `seconds`."""
+    """Calls probe until it gives something true, and returns that; Failure after `seconds`, but never
+    without having called it behind them: the machine may have slept through."""
     end = time.monotonic() + seconds
     while True:
+        late = time.monotonic() > end
         got = probe()
         if got:
             return got
-        if time.monotonic() > end:
+        if late:
             raise Failure(f"waited {seconds} s in vain: {what}")
         time.sleep(every)
 

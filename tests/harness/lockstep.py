@@ -173,6 +173,10 @@ class Lockstep:
         except (Failure, ValueError):
             return None
 
+    def must_status(self):
+        """The JSON, where both sides are there to be asked: an answer may be late all the same."""
+        return until("status answers", 20, self.status)
+
     @staticmethod
     def none_parked(status):
         """Failure with the reason if a table was parked; gives the status back."""
