@@ -20,7 +20,7 @@ from harness.ends import make_end  # noqa: E402
 from harness.lockstep import Lockstep  # noqa: E402
 
 FENCE = "fence: {accounts: ['app@%']}\n"
-READ_ALL_THE_TIME = ("BEGIN NOT ATOMIC FOR i IN 1..30000 DO"
+READ_ALL_THE_TIME = ("BEGIN NOT ATOMIC FOR i IN 1..300000 DO"
                      " SET @n = (SELECT count(*) FROM information_schema.innodb_trx);"
                      " DO SLEEP(0.001); END FOR; END")
 TABLE = "CREATE TABLE shop.t (id int PRIMARY KEY, v varchar(20) CHARACTER SET utf8mb4)"
@@ -158,12 +158,13 @@ class Refusals:
         print("duplicate server_id: said, and it goes on when the other is gone", flush=True)
 
     def beside_a_monitor(self, *args):
-        """On a busy machine a look may fall into a moment in which nobody reads; then again."""
+        """On a busy machine a look may fall into a moment in which nobody reads; then again. If all five
+        of a prediction did, the fence itself finds no new list, and undoes itself."""
         for _ in range(10):
             code, out, err = self.lockstep.do(*args, timeout=90)
-            if code != 0:
+            if code != 0 and not (code == 1 and "no new list of its transactions" in err):
                 break
-            if "--rehearse" not in args:
+            if code == 0 and "--rehearse" not in args:
                 self.lockstep.must("rollback", "--yes", timeout=90)
         if code != 4 or "no new list of its transactions" not in err or "monitor" not in err:
             raise Failure(f"{' '.join(args)} beside a monitor: {code}, {out}{err}")
