@@ -293,7 +293,7 @@ static void test_ceiling(void **state)
     /* Everything was applied: what trimming can free is enough to go on. */
     ok(f, journal_trim(&f->o, full, &f->e));
     /* A writer may look only once in a while whether somebody trimmed. */
-    for (int64_t end = mono_ms() + 2000; mono_ms() < end; nap_ms(20)) {
+    for (int64_t end = mono_ms() + 20000; mono_ms() < end; nap_ms(20)) {
         if (journal_append(w, a, SCHEMA_A2, 100, &number, &f->e) == 0)
             break;
         assert_int_equal(f->e.class, ERR_RETRY);
@@ -481,7 +481,7 @@ static void test_timeout(void **state)
     begin = mono_ms();
     assert_int_equal(journal_read(r, 60, &record, &f->e), 0);
     took = mono_ms() - begin;
-    assert_true(took >= 55 && took < 2000);
+    assert_true(took >= 55 && took < 20000);
     journal_reader_close(r);
 }
 

@@ -56,7 +56,7 @@ static void a_silent_child_is_killed(void **state)
 
     assert_int_equal(shell("trap '' TERM; while :; do sleep 1; done", 200, NULL, NULL, &e), -1);
     assert_int_equal(e.class, ERR_RETRY);
-    assert_true(mono_ms() - began < 5000);
+    assert_true(mono_ms() - began < 30000);
     assert_int_equal(waitpid(-1, NULL, WNOHANG), -1); /* reaped */
 }
 
@@ -161,7 +161,7 @@ static void a_stop_request_kills_it(void **state)
     stop_request();
     assert_int_equal(shell("sleep 600", 600000, NULL, NULL, &e), -1);
     assert_int_equal(e.class, ERR_STOPPED);
-    assert_true(mono_ms() - began < 3000);
+    assert_true(mono_ms() - began < 30000);
 }
 
 int main(void)

@@ -168,13 +168,13 @@ static void who_stands_still_holds_no_lock(void **state)
 
     assert_int_equal(put(a, "x", FACT_ABSENT, 1), 1);
     assert_ok(my_begin(a, &e));
-    assert_ok(my_limit_idle(a, 1000, &e));
+    assert_ok(my_limit_idle(a, 3000, &e));
     assert_int_equal(my_fact_get(a, "kind", "x", true, &f, &e), 1);
     json_decref(f.body);
     assert_ok(my_commit(a, &e));
-    nap_ms(2500);
+    nap_ms(4500);
     assert_ok(my_begin(a, &e));
-    assert_ok(my_limit_idle(a, 1000, &e));
+    assert_ok(my_limit_idle(a, 3000, &e));
     assert_int_equal(my_fact_get(a, "kind", "x", true, &f, &e), 1);
     json_decref(f.body);
     /* b waits for the lock until a's session ends, not until its own time is over. */
@@ -303,7 +303,7 @@ static void tells_who_and_where_it_is(void **state)
     assert_int_equal(id.version, my_db_from(db)->version);
     assert_false(id.standby);
     assert_ok(my_clock_ms(db, &clock, &e));
-    assert_true(llabs(clock - (int64_t)time(NULL) * 1000) < 5000);
+    assert_true(llabs(clock - (int64_t)time(NULL) * 1000) < 20000);
 
     assert_ok(my_current_position(db, &p, &e));
     assert_int_equal(put(db, "x", FACT_ABSENT, 1), 1);
@@ -354,6 +354,17 @@ static void *commit_soon(void *arg)
     return NULL;
 }
 
+/* On a machine that stands still no new list may be had within the limit: then again. */
+static void settle_fails(struct db *db, int limit_ms, struct err *e)
+{
+    for (int i = 0; i < 20; i++) {
+        *e = (struct err){0};
+        assert_int_equal(my_settle(db, limit_ms, e), -1);
+        if (strcmp(e->sqlstate, FENCE_UNLISTED) != 0)
+            break;
+    }
+}
+
 static void settles_when_writers_have_ended(void **state)
 {
     struct db *db = installed();
@@ -366,16 +377,16 @@ static void settles_when_writers_have_ended(void **state)
     /* One that only reads is none to wait for. */
     assert_ok(my_execf(my_db_from(reader), &e, "START TRANSACTION"));
     (void)test_value(reader, "SELECT count(*) FROM lockstep.fact");
-    assert_ok(my_settle(db, 2000, &e));
+    assert_ok(my_settle(db, 30000, &e));
 
     assert_ok(my_begin(writer, &e));
     assert_int_equal(put(writer, "x", 1, 2), 1);
-    assert_int_equal(my_settle(db, 300, &e), -1);
+    settle_fails(db, 300, &e);
     assert_int_equal(e.class, ERR_RETRY);
     assert_non_null(strstr(e.msg, "of thread"));
-    pthread_create(&thread, NULL, commit_soon, writer);
     int64_t begun = mono_ms();
-    assert_ok(my_settle(db, 5000, &e));
+    pthread_create(&thread, NULL, commit_soon, writer);
+    assert_ok(my_settle(db, 30000, &e));
     assert_true(mono_ms() - begun >= 300);
     pthread_join(thread, NULL);
     my_close(reader);
@@ -409,11 +420,17 @@ static void settle_believes_no_earlier_list(void **state)
     nap_ms(50);
     assert_ok(my_begin(writer, &e));
     assert_int_equal(put(writer, "y", FACT_ABSENT, 1), 1);
-    assert_int_equal(my_settle(db, 200, &e), -1);
+    /* The reader may stand still, and the list be a new one: then it tells who writes. */
+    for (int i = 0; i < 20 && strcmp(e.sqlstate, FENCE_UNLISTED) != 0; i++) {
+        e = (struct err){0};
+        assert_int_equal(my_settle(db, 200, &e), -1);
+        if (strcmp(e.sqlstate, FENCE_UNLISTED) != 0)
+            assert_non_null(strstr(e.msg, "of thread"));
+    }
     assert_string_equal(e.sqlstate, FENCE_UNLISTED);
     atomic_store(&reading, false);
     pthread_join(thread, NULL);
-    assert_int_equal(my_settle(db, 1500, &e), -1);
+    settle_fails(db, 1500, &e);
     assert_non_null(strstr(e.msg, "of thread"));
     assert_ok(my_rollback(writer, &e));
     my_close(reader);
@@ -439,7 +456,8 @@ static void runs_schema_steps(void **state)
     char sql[120];
     snprintf(sql, sizeof sql, "SELECT count(*) FROM information_schema.processlist WHERE id = %lu",
              id);
-    assert_string_equal(test_value(root, sql), "0");
+    for (int64_t end = mono_ms() + 30000; strcmp(test_value(root, sql), "0") != 0; nap_ms(20))
+        assert_true(mono_ms() < end);
     assert_ok(my_schema_run(root, "DROP TABLE t", true, &e));
     my_close(dead);
     my_close(root);

@@ -116,11 +116,15 @@ static void beside_the_caller(void **state)
                                  " WHERE user = 'lockstep_s' AND id <> CONNECTION_ID()";
     char first[40];
 
-    v.last_value += 10;
-    assert_ok(my_sequence_set(db, &v, &e));
-    snprintf(first, sizeof first, "%s", test_value(db, others));
-    v.last_value += 10;
-    assert_ok(my_sequence_set(db, &v, &e));
+    for (int i = 0; i < 2; i++) { /* one that was closed before may have been listed yet */
+        v.last_value += 10;
+        assert_ok(my_sequence_set(db, &v, &e));
+        snprintf(first, sizeof first, "%s", test_value(db, others));
+        v.last_value += 10;
+        assert_ok(my_sequence_set(db, &v, &e));
+        if (strcmp(test_value(db, others), first) == 0)
+            break;
+    }
     assert_string_equal(test_value(db, others), first);
     assert_ok(my_execf(my_db_from(db), &e, "KILL %s", first));
     v.last_value += 10;
