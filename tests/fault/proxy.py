@@ -281,6 +281,11 @@ class Test:
                     found.append(e.pgcode or "connection")
         return found
 
+    def answered(self):
+        """As where(), once there are no errors in it: a wrong side is one at once."""
+        got = self.where()
+        return got if set(got) <= {"source", "target"} else None
+
     @staticmethod
     def ask(dsn, sql):
         conn = psycopg2.connect(dsn)
@@ -293,7 +298,7 @@ class Test:
             conn.close()
 
     def leads(self, what, writes, reads):
-        got = self.where()
+        got = until(f"{what}: the proxies answer", 20, self.answered)
         self.must(f"{what}: where the proxies lead to", got, [writes, reads] * 2)
         status = self.lockstep.must_status()
         self.must(f"{what}: reads in the status", status["reads"], reads)
@@ -365,12 +370,16 @@ class Test:
     def reads_its_writes(self, what, times, read):
         writes = psycopg2.connect(self.bouncer.dsn("writes"))
         reads = psycopg2.connect(self.bouncer.dsn("reads"))
-        # The control: without waiting, reads miss what was written, or this test proves nothing.
-        missed = sum(not self.sees(reads, self.write(writes)[0]) for _ in range(CONTROL))
-        if missed == 0:
-            raise Failure(f"{what}: also without waiting each of {CONTROL} reads saw its write")
         lock = read.connect("shop")
         lock.autocommit = False
+        # The control: without waiting, reads miss what was written, or this test proves nothing.
+        missed = 0
+        for _ in range(CONTROL):
+            self.lock_checkpoint(lock)
+            missed += not self.sees(reads, self.write(writes)[0])
+            lock.rollback()
+        if missed == 0:
+            raise Failure(f"{what}: also without waiting each of {CONTROL} reads saw its write")
         for i in range(times):
             # Apply is held up for a moment: else asking alone might take long enough.
             self.lock_checkpoint(lock)
@@ -387,6 +396,17 @@ class Test:
         self.say(f"{what}: {times} of {times} reads behind a wait saw their write; without one "
                  f"{missed} of {CONTROL} did not")
 
+    def crowd_waits(self, token):
+        """How many of more than may wait were told what."""
+        codes = []
+        many = [threading.Thread(target=lambda: codes.append(
+            self.get("/wait", position=token, timeout_ms=2000)[0])) for _ in range(WAITS + 10)]
+        for t in many:
+            t.start()
+        for t in many:
+            t.join(60)
+        return {code: codes.count(code) for code in set(codes)}
+
     def waits_in_vain(self):
         """Apply stands still: nobody is told that it is reached, and nobody exhausts us."""
         writes = psycopg2.connect(self.bouncer.dsn("writes"))
@@ -398,16 +418,12 @@ class Test:
         self.must("position", found["position"], token)
         status, found = self.get("/wait", position=token, timeout_ms=300)
         self.must("/wait while nothing is applied", (status, found["reached"]), (504, False))
-        codes = []
-        many = [threading.Thread(target=lambda: codes.append(
-            self.get("/wait", position=token, timeout_ms=2000)[0])) for _ in range(WAITS + 10)]
-        for t in many:
-            t.start()
-        for t in many:
-            t.join(60)
-        counts = {code: codes.count(code) for code in set(codes)}
-        if counts.get(503, 0) < 1 or counts.get(504, 0) != WAITS:
-            raise Failure(f"{WAITS + 10} who wait at once: {counts}, expected {WAITS} times 504")
+        for left in (2, 1, 0):  # "at once" is not for a machine that stands still
+            counts = self.crowd_waits(token)
+            if counts.get(503, 0) >= 1 and counts.get(504, 0) == WAITS:
+                break
+            if not left or set(counts) - {503, 504}:
+                raise Failure(f"{WAITS + 10} who wait at once: {counts}, expected {WAITS} times 504")
         lock.close()
         self.do("wait", token, answer={"reached": True})
         writes.close()
@@ -443,7 +459,7 @@ class Test:
 
     def names_tables(self):
         self.lockstep.must("tables", "park", "shop.other")
-        code, out, err = self.lockstep.do("wait")
+        code, out, err = self.lockstep.do("wait", "--timeout", "30s")
         self.must("wait with a parked table", code, 3)
         if "shop.other (parked" not in out:
             raise Failure(f"wait does not name the table that is parked: {out}")
@@ -576,7 +592,8 @@ class Test:
         self.do("cutover", "--stage", "reads", answer={"reads": "target"})
         self.target.stop("immediate")
         self.do("rollback", "--stage", "reads", answer={"reads": "source"})
-        self.must("where the proxies lead to", self.where(), ["source"] * 4)
+        got = until("the proxies answer", 20, self.answered)
+        self.must("where the proxies lead to", got, ["source"] * 4)
         self.target.start()
         self.target.wait_ready()
         until("everything follows again", 60, lambda: self.lockstep.do("wait")[0] == 0, every=0.3)

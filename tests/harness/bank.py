@@ -49,7 +49,7 @@ class PostgresDoor(Door):
 
     def connect(self, level=None):
         conn = psycopg2.connect(host="127.0.0.1", port=self.port, dbname=DATABASE, user="app",
-                                password="app-secret", connect_timeout=5)
+                                password="app-secret", connect_timeout=20)
         conn.set_session(isolation_level=level, autocommit=level is None)
         return conn
 
@@ -79,7 +79,7 @@ class MysqlDoor(Door):
         words = f"SET SESSION TRANSACTION ISOLATION LEVEL {level}" if level else "DO 0"
         return self.pymysql.connect(
             host="127.0.0.1", port=self.port, user="app", password="app-secret",
-            database=DATABASE, connect_timeout=5, autocommit=level is None, init_command=words,
+            database=DATABASE, connect_timeout=20, autocommit=level is None, init_command=words,
             client_flag=self.pymysql.constants.CLIENT.FOUND_ROWS)
 
     @staticmethod
