@@ -41,7 +41,8 @@ def go(args, cleanup, workdir):
     lockstep = Lockstep(args.binary, workdir.path / "migration", "numbers", source, target,
                         uris=(source.uri(), target.uri()))
     cleanup.add(lockstep.end)
-    lockstep.config(f"tables: {{include: ['{source.schema}.*']}}\n" + (source.fence() or target.fence()))
+    lockstep.config(f"tables: {{include: ['{source.schema}.*']}}\ncutover: {{max_pause: 30s}}\n"
+                    + (source.fence() or target.fence()))
     lockstep.start()
     lockstep.wait_phase(("following",), 120)
     lockstep.must("cutover", "--yes", timeout=120)

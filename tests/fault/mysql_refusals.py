@@ -20,6 +20,7 @@ from harness.ends import make_end  # noqa: E402
 from harness.lockstep import Lockstep  # noqa: E402
 
 FENCE = "fence: {accounts: ['app@%']}\n"
+PATIENT = "cutover: {max_pause: 30s}\n"
 READ_ALL_THE_TIME = ("BEGIN NOT ATOMIC FOR i IN 1..300000 DO"
                      " SET @n = (SELECT count(*) FROM information_schema.innodb_trx);"
                      " DO SLEEP(0.001); END FOR; END")
@@ -205,7 +206,7 @@ class Refusals:
         server.stop()
         server.options = options
         server.start()
-        self.lockstep.config(FENCE)
+        self.lockstep.config(FENCE + PATIENT)
         self.lockstep.must("check")
         self.same_server_id()
         self.lockstep.uris = (self.source.uri().replace("lockstep-secret", "wrong"),
