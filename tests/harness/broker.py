@@ -1,25 +1,11 @@
 """The broker (and the registry) that a migration's test runs over, as one thing."""
 
 import signal
-import socket
 import time
 
 from .base import until
 from .kafka import Broker, Registry, listens
-from .servers import free_port
-
-
-def free_ports(n):
-    """n ports in a row."""
-    while True:
-        first = free_port()
-        try:
-            for port in range(first + 1, first + n):
-                with socket.socket() as s:
-                    s.bind(("127.0.0.1", port))
-            return first
-        except OSError:
-            continue
+from .servers import free_ports
 
 
 class Kafka:

@@ -13,6 +13,7 @@ from .base import Failure, as_server_user, server_user, until
 
 # Below the ephemeral range, so that no outgoing connection sits on them.
 FIRST_PORT, LAST_PORT = 20200, 32000
+GIVEN = set()  # by this process; their servers may not listen yet
 
 
 def pg_bindir():
@@ -23,19 +24,31 @@ def pg_bindir():
     raise Failure("no PostgreSQL 15 server programs under /usr/lib/postgresql")
 
 
-def free_port():
+def is_free(port):
+    with socket.socket() as s:
+        try:
+            s.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return port not in GIVEN
+
+
+def free_ports(n):
+    """The first of n ports in a row."""
     ports = os.environ.get("LOCKSTEP_PORTS")
     first, last = map(int, ports.split("-")) if ports else (FIRST_PORT, LAST_PORT)
-    candidates = list(range(first, last + 1))
+    candidates = list(range(first, last + 2 - n))
     random.SystemRandom().shuffle(candidates)
     for port in candidates:
-        with socket.socket() as s:
-            try:
-                s.bind(("127.0.0.1", port))
-            except OSError:
-                continue
+        row = range(port, port + n)
+        if all(is_free(p) for p in row):
+            GIVEN.update(row)
             return port
-    raise Failure(f"no free port in {first}-{last}")
+    raise Failure(f"no {n} free ports in a row in {first}-{last}")
+
+
+def free_port():
+    return free_ports(1)
 
 
 class Server:
