@@ -35,10 +35,12 @@ snapshot: {workers: 2, chunk_size: 1MiB, max_rate: 1MiB}
 apply: {batch: 64KiB}
 """
 
-# Many small tables, so that the schema takes long enough to be killed in.
+# Many small tables, so that the schema takes long enough to be killed in; a third of them with an
+# index that is built behind the load.
 EXTRA = "CREATE SCHEMA extra;" + "".join(
     f"CREATE TABLE extra.t{i} (id int PRIMARY KEY, v text DEFAULT 'x', n int);"
-    f"CREATE INDEX ON extra.t{i} (n); INSERT INTO extra.t{i} VALUES (1), (2);" for i in range(240))
+    f"INSERT INTO extra.t{i} VALUES (1), (2);" for i in range(240)) + "".join(
+    f"CREATE INDEX ON extra.t{i} (n);" for i in range(80))
 
 # Every table that appears on the target gets a trigger that notes each COPY into it. What is rolled
 # back leaves no note; emptying a table in order to begin it anew takes its notes along.
@@ -175,7 +177,7 @@ class KillRun:
         self.quota[phase] = self.done[phase]
         self.crashes = [("following" if at == phase else at, side) for at, side in self.crashes]
 
-    def wait_for(self, phase, seconds=240):
+    def wait_for(self, phase, seconds=400):
         """Until it is that phase; false if it is over."""
         def probe():
             self.lockstep.must_live()
