@@ -25,7 +25,7 @@ static int register_migration(const struct context *x, struct db *target, struct
         goto out;
     }
     if (target->engine->control_install(target, SIDE_TARGET, e) < 0 ||
-        migration_register(target, &source_id, &target_id, e) < 0)
+        migration_register(&x->m, target, &source_id, &target_id, e) < 0)
         goto out;
     rc = 0;
 out:

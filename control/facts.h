@@ -2,7 +2,7 @@
 /* The facts that must survive, as rows of the target's control table (engine.h: fact_*).
  *
  *   kind       key                 body
- *   migration  "self"              source and target identity, created_ms            (create once)
+ *   migration  "self"              source and target identity, back, created_ms      (create once)
  *   stream     "forward"           state creating|created, start, epoch, common cut and snapshot
  *   table      "public.orders"     its planned shape's facts: chunks, common (cut), state, settled
  *   chunk      "public.orders/001-000012"  range, state planned|claimed|done, holder, until_ms,
@@ -55,10 +55,16 @@ json_t *position_json(struct position p);
 
 /* ---- migration ---- */
 
-/* Creates the row, or compares both servers' identities with it: ERR_REFUSED names what differs
- * (another server, a changed timeline, a second migration of this name). */
-int migration_register(struct db *target, const struct server_identity *source_id,
+/* Creates the row of m (which may be a way back), or compares both servers' identities with it:
+ * ERR_REFUSED names what differs (another server, a changed timeline, a second migration of this
+ * name). */
+int migration_register(const struct migration *m, struct db *target,
+                       const struct server_identity *source_id,
                        const struct server_identity *target_id, struct err *e);
+/* The way back's facts look like those of a migration in the other direction. ERR_REFUSED: such
+ * stand on db, m's target, while m is no way back: its source and target are exchanged. Asked where
+ * a target is opened for DB_CONTROL (migration_open_target, cutover/driver.c). */
+int migration_check_way(const struct migration *m, struct db *db, struct err *e);
 
 /* m's journal, its owner as told by the facts on db, which are those of m's direction; without
  * facts none. Two migrations of one name differ by it. */

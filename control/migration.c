@@ -1,5 +1,7 @@
 #include "control/migration.h"
 
+#include "control/facts.h"
+
 #include <string.h>
 
 static int open_end(const struct migration *m, const struct endpoint *end, enum db_use use,
@@ -24,7 +26,11 @@ int migration_open_target(const struct migration *m, enum db_use use, struct db 
 {
     if (open_end(m, &m->target, use, out, e) < 0)
         return err_wrap(e, "target");
-    return 0;
+    if (use != DB_CONTROL || migration_check_way(m, *out, e) == 0)
+        return 0;
+    (*out)->engine->close(*out);
+    *out = NULL;
+    return -1;
 }
 
 bool migration_is_native(const struct migration *m)

@@ -44,7 +44,8 @@ struct migration {
     const char *holder;  /* names this process in leases: host:pid:start */
 };
 
-/* Opens a connection to one end. */
+/* Opens a connection to one end. For DB_CONTROL the target is asked whether it is one
+ * (migration_check_way). */
 int migration_open_source(const struct migration *m, enum db_use use, struct db **out,
                           struct err *e);
 int migration_open_target(const struct migration *m, enum db_use use, struct db **out,

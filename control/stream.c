@@ -37,8 +37,35 @@ static int identity_check(const json_t *seen, const struct server_identity *now,
     return 0;
 }
 
+static int refuse_exchanged(const char *name, struct err *e)
+{
+    err_set(e, ERR_REFUSED,
+            "the target of this configuration is the source of the migration %s, whose way back "
+            "stands there",
+            name);
+    return err_hint(e, "exchange source and target in the configuration; of a migration that ended "
+                       "without that server, lockstep finish --abandon then removes what it left");
+}
+
+int migration_check_way(const struct migration *m, struct db *db, struct err *e)
+{
+    json_t *self = NULL;
+    bool exists;
+    bool back;
+
+    if (m->back)
+        return 0;
+    if (db->engine->control_exists(db, &exists, e) < 0 ||
+        (exists && fact_read(db, "migration", "self", &self, NULL, e) < 0))
+        return -1;
+    back = fact_bool(self, "back");
+    json_decref(self);
+    return back ? refuse_exchanged(m->name, e) : 0;
+}
+
 /* 1: written by us, 0: it is there already, -1. */
-static int register_first(struct db *target, const struct server_identity *source_id,
+static int register_first(const struct migration *m, struct db *target,
+                          const struct server_identity *source_id,
                           const struct server_identity *target_id, struct err *e)
 {
     json_t *body;
@@ -46,8 +73,8 @@ static int register_first(struct db *target, const struct server_identity *sourc
 
     if (target->engine->clock_ms(target, &now, e) < 0)
         return -1;
-    body = json_pack("{s:o, s:o, s:I}", "source", identity_json(source_id), "target",
-                     identity_json(target_id), "created_ms", (json_int_t)now);
+    body = json_pack("{s:o, s:o, s:b, s:I}", "source", identity_json(source_id), "target",
+                     identity_json(target_id), "back", m->back, "created_ms", (json_int_t)now);
     if (fact_cas(target, "migration", "self", FACT_ABSENT, body, e) == 0)
         return 1;
     if (e->class != ERR_FENCED)
@@ -56,7 +83,8 @@ static int register_first(struct db *target, const struct server_identity *sourc
     return 0;
 }
 
-int migration_register(struct db *target, const struct server_identity *source_id,
+int migration_register(const struct migration *m, struct db *target,
+                       const struct server_identity *source_id,
                        const struct server_identity *target_id, struct err *e)
 {
     json_t *body;
@@ -66,7 +94,7 @@ int migration_register(struct db *target, const struct server_identity *source_i
         return -1;
     if (!body) {
         /* Roles may begin a migration side by side: whoever comes second compares. */
-        status = register_first(target, source_id, target_id, e);
+        status = register_first(m, target, source_id, target_id, e);
         if (status != 0)
             return status < 0 ? -1 : 0;
         if (fact_read(target, "migration", "self", &body, NULL, e) < 0)
@@ -74,7 +102,9 @@ int migration_register(struct db *target, const struct server_identity *source_i
         if (!body)
             return err_set(e, ERR_RETRY, "the migration was taken away as it began");
     }
-    status = identity_check(json_object_get(body, "source"), source_id, "source", e);
+    status = fact_bool(body, "back") && !m->back
+                 ? refuse_exchanged(m->name, e)
+                 : identity_check(json_object_get(body, "source"), source_id, "source", e);
     if (status == 0)
         status = identity_check(json_object_get(body, "target"), target_id, "target", e);
     json_decref(body);

@@ -82,7 +82,15 @@ static int open_side(const struct cutover *c, const struct endpoint *end, struct
                            .timeout_ms = c->r->max_pause_ms > TIMEOUT_MIN_MS ? c->r->max_pause_ms
                                                                              : TIMEOUT_MIN_MS};
 
-    return *out ? 0 : end->engine->open(&o, out, e);
+    if (*out)
+        return 0;
+    if (end->engine->open(&o, out, e) < 0)
+        return -1;
+    if (strcmp(end->uri, c->r->m->target.uri) != 0 || migration_check_way(c->r->m, *out, e) == 0)
+        return 0;
+    (*out)->engine->close(*out);
+    *out = NULL;
+    return -1;
 }
 
 int connect_opening(struct cutover *c, struct err *e)

@@ -54,7 +54,7 @@ static int install(struct cutover *c, struct err *e)
         return -1;
     if (db->engine->control_install(db, SIDE_TARGET, e) < 0)
         return -1;
-    return migration_register(db, &from, &to, e);
+    return migration_register(c->turn, db, &from, &to, e);
 }
 
 /* Runs `work` while the state row is locked and still ours. A coordinator that hung before it may

@@ -85,7 +85,7 @@ static int register_migration(struct conductor *c, struct err *e)
     if (c->target->engine->control_install(c->target, SIDE_TARGET, e) < 0 ||
         c->source->engine->control_install(c->source, SIDE_SOURCE, e) < 0)
         return -1;
-    return migration_register(c->target, &source, &target, e);
+    return migration_register(c->m, c->target, &source, &target, e);
 }
 
 static int create_lanes(struct conductor *c, const struct table_list *tables, struct err *e)
