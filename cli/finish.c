@@ -215,52 +215,6 @@ static int clean_all(const struct context *x, bool fence_stays[2], struct err *e
     return rc;
 }
 
-/* The target has no facts to compare the journal with; but it must come from this source. */
-static int check_origin(struct db *source, const struct journal_stats *stats, struct err *e)
-{
-    struct server_identity id;
-    char from[sizeof(id.system) + sizeof(id.database) + 16];
-
-    if (!stats->owner[0])
-        return 0;
-    if (source->engine->identify(source, &id, e) < 0)
-        return -1;
-    snprintf(from, sizeof(from), "from %s/%s to ", id.system, id.database);
-    if (strstr(stats->owner, from))
-        return 0;
-    err_set(e, ERR_REFUSED,
-            "the target knows nothing of this migration, and the journal of its name is another "
-            "migration's (%s); nothing was removed",
-            stats->owner);
-    return err_hint(e, "correct source, target and migration in the configuration");
-}
-
-/* Without facts on the target: is there anything of this migration elsewhere? The configuration may
- * name a wrong target, so what is there is not taken away without being told to. */
-static int find_leftovers(const struct context *x, bool *out, struct err *e)
-{
-    struct journal_stats stats;
-    struct arena a = ARENA_INIT;
-    struct retention r = {.state = ""};
-    struct db *source = NULL;
-    int found;
-    int rc = -1;
-
-    if (migration_open_source(&x->m, DB_CONTROL, &source, e) < 0)
-        return -1;
-    if (source->engine->retention(source, &a, &r, e) < 0)
-        goto out;
-    found = journal_stat(&x->m.journal, &stats, e);
-    if (found < 0 || (found && check_origin(source, &stats, e) < 0))
-        goto out;
-    *out = found || r.ours;
-    rc = 0;
-out:
-    source->engine->close(source);
-    arena_release(&a);
-    return rc;
-}
-
 static void tell_fences(struct cli *c, const bool stays[2])
 {
     static const char *const sides[] = {[SIDE_SOURCE] = "source", [SIDE_TARGET] = "target"};
@@ -274,27 +228,248 @@ static void tell_fences(struct cli *c, const bool stays[2])
     }
 }
 
-static int finish_unknown(struct cli *c, const struct context *x, struct err *e)
-{
-    bool fence_stays[2] = {false, false};
-    bool leftovers;
+/* ---- what is left without facts on the target ---- */
 
-    if (find_leftovers(x, &leftovers, e) < 0)
+/* Of m's name, without the target's facts: what an earlier finish left that could not reach the
+ * source, or was cut off. Each is judged by what it tells of itself. */
+struct remains {
+    bool facts;     /* the way back's, on the source */
+    bool fence;     /* on the source */
+    bool slot;      /* on the source */
+    bool slot_back; /* on the target */
+    bool journal;
+    bool journal_back;
+    char others[700]; /* the facts of another migration of this name on the source; "": none */
+};
+
+static bool is_server(const json_t *seen, const struct server_identity *now)
+{
+    const char *system = fact_text(seen, "system");
+    const char *database = fact_text(seen, "database");
+
+    return system && database && strcmp(system, now->system) == 0 &&
+           strcmp(database, now->database) == 0;
+}
+
+static void name_others(const json_t *self, char *out, size_t size)
+{
+    const json_t *source = json_object_get(self, "source");
+    const json_t *target = json_object_get(self, "target");
+    const char *names[] = {fact_text(source, "system"), fact_text(source, "database"),
+                           fact_text(target, "system"), fact_text(target, "database")};
+
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        names[i] = names[i] ? names[i] : "?";
+    snprintf(out, size, "%s %.100s/%.100s to %.100s/%.100s",
+             fact_bool(self, "back") ? "the way back, from" : "from", names[0], names[1], names[2],
+             names[3]);
+}
+
+/* Ours are those of a way back between these two servers, and no others: a migration of this name
+ * may go the other way, or from the same source to another target. */
+static int look_at_facts(struct db *source, struct db *target, struct remains *r, struct err *e)
+{
+    struct server_identity here;
+    struct server_identity there;
+    json_t *self = NULL;
+    bool exists;
+
+    if (source->engine->control_exists(source, &exists, e) < 0 ||
+        (exists && fact_read(source, "migration", "self", &self, NULL, e) < 0))
         return -1;
-    if (leftovers && !cli_option(c, "abandon")) {
+    if (!self)
+        return 0;
+    if (source->engine->identify(source, &here, e) < 0 ||
+        target->engine->identify(target, &there, e) < 0) {
+        json_decref(self);
+        return -1;
+    }
+    r->facts = fact_bool(self, "back") && is_server(json_object_get(self, "source"), &there) &&
+               is_server(json_object_get(self, "target"), &here);
+    if (!r->facts)
+        name_others(self, r->others, sizeof(r->others));
+    json_decref(self);
+    return 0;
+}
+
+/* One that nobody has moved tells not whose it is, and closes nothing. */
+static int look_at_fence(const struct migration *m, struct db *source, struct remains *r,
+                         struct err *e)
+{
+    struct fence_state f = {0};
+
+    if (source->engine->fence_remove && source->engine->fence_state(source, &f, e) < 0)
+        return -1;
+    r->fence = f.token[0] && !switch_token_is_anothers(f.token, m->name);
+    return 0;
+}
+
+/* A fence there is not looked for: it goes before the facts, so one without them is another's. */
+static int look_at_target(const struct migration *mirror, struct remains *r, struct err *e)
+{
+    struct arena a = ARENA_INIT;
+    struct retention kept = {.state = ""};
+    struct db *db = NULL;
+    int rc;
+
+    if (migration_open_source(mirror, DB_CONTROL, &db, e) < 0)
+        return -1;
+    rc = db->engine->retention(db, &a, &kept, e);
+    r->slot_back = kept.ours;
+    db->engine->close(db);
+    arena_release(&a);
+    return rc;
+}
+
+/* A journal that tells whose it is must have its beginning, or the way back's its end, at the
+ * source. *out: it is there; another migration's is refused. */
+static int look_at_journal(const struct migration *m, struct db *source, bool *out, struct err *e)
+{
+    struct journal_stats stats;
+    struct server_identity id;
+    char end[sizeof(id.system) + sizeof(id.database) + 16];
+    int found = journal_stat(&m->journal, &stats, e);
+
+    if (found < 0)
+        return -1;
+    *out = found;
+    if (!found || !stats.owner[0])
+        return 0;
+    if (source->engine->identify(source, &id, e) < 0)
+        return -1;
+    snprintf(end, sizeof(end), m->back ? " to %s/%s" : "from %s/%s to ", id.system, id.database);
+    if (strstr(stats.owner, end))
+        return 0;
+    err_set(e, ERR_REFUSED,
+            "the target knows nothing of this migration, and the journal of its name is another "
+            "migration's (%s); nothing was removed",
+            stats.owner);
+    return err_hint(e, "correct source, target and migration in the configuration");
+}
+
+/* Beside facts of another migration of this name all that stands on the source may be that one's,
+ * and the journals too. */
+static int look(const struct migration *m, const struct migration *mirror, struct db *source,
+                struct db *target, struct remains *r, struct err *e)
+{
+    struct arena a = ARENA_INIT;
+    struct retention kept = {.state = ""};
+    int rc = look_at_facts(source, target, r, e);
+
+    if (rc == 0 && !r->others[0])
+        rc = look_at_fence(m, source, r, e) < 0 ||
+                     source->engine->retention(source, &a, &kept, e) < 0 ||
+                     look_at_journal(m, source, &r->journal, e) < 0 ||
+                     look_at_journal(mirror, source, &r->journal_back, e) < 0
+                 ? -1
+                 : 0;
+    r->slot = kept.ours;
+    arena_release(&a);
+    return rc < 0 ? -1 : look_at_target(mirror, r, e);
+}
+
+static bool list_remains(const struct remains *r, char *out, size_t size)
+{
+    const struct {
+        bool there;
+        const char *name;
+    } all[] = {
+        {r->facts, "facts on the source"}, {r->fence, "a fence on the source"},
+        {r->slot, "a slot on the source"}, {r->slot_back, "a slot on the target"},
+        {r->journal, "the journal"},       {r->journal_back, "the way back's journal"},
+    };
+
+    out[0] = '\0';
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+        if (all[i].there)
+            snprintf(out + strlen(out), size - strlen(out), "%s%s", out[0] ? ", " : "",
+                     all[i].name);
+    }
+    return out[0] != '\0';
+}
+
+/* A process that still travels the way back is not to find it gone under its feet; each journal
+ * goes before the facts that tell whose it is. */
+static int remove_remains(const struct migration *m, const struct migration *mirror,
+                          struct db *source, const struct remains *r, bool fence_stays[2],
+                          struct err *e)
+{
+    if (r->facts && await_stages(source, mono_ms() + WAIT_MS, e) < 0)
+        return -1;
+    if (r->journal_back && journal_remove(&mirror->journal, e) < 0)
+        return err_wrap(e, "the way back's journal");
+    if ((r->facts || r->fence || r->slot) &&
+        clean_side(m, SIDE_SOURCE, &fence_stays[SIDE_SOURCE], e) < 0)
+        return err_wrap(e, "source");
+    if (r->slot_back && clean_side(mirror, SIDE_TARGET, &fence_stays[SIDE_TARGET], e) < 0)
+        return err_wrap(e, "target");
+    return r->journal ? remove_journal(m, e) : 0;
+}
+
+static void tell_remains(struct cli *c, const struct remains *r, const char *list,
+                         const bool fence_stays[2])
+{
+    if (list[0])
+        cli_say(c, "abandoned: gone are %s", list);
+    else
+        cli_say(c, "nothing left");
+    tell_fences(c, fence_stays);
+    if (r->others[0])
+        cli_say(c,
+                "what stands on the source stays: it is another migration's of this name (%s), and "
+                "finish of that one removes it",
+                r->others);
+    if (r->fence && !fence_stays[SIDE_SOURCE])
+        cli_say(c, "warning: with its fence gone the source accepts writes again, and nothing "
+                   "carries them over; shut it, or take the applications' rights there away");
+    cli_put(c, "result", json_string(list[0] ? "abandoned" : "nothing_left"));
+}
+
+/* The configuration may name a wrong target, so what is there is not taken away without being told
+ * to. */
+static int finish_remains(struct cli *c, const struct migration *m, const struct migration *mirror,
+                          struct db *source, struct db *target, struct err *e)
+{
+    struct remains r = {0};
+    bool fence_stays[2] = {false, false};
+    char question[320];
+    char list[200];
+    bool some;
+
+    if (look(m, mirror, source, target, &r, e) < 0)
+        return -1;
+    some = list_remains(&r, list, sizeof(list));
+    if (some && !cli_option(c, "abandon")) {
         err_set(e, ERR_REFUSED,
-                "the target knows nothing of this migration, but a slot on the source or a journal "
-                "is there; nothing was removed");
+                "the target knows nothing of this migration, but there is: %s; nothing was removed",
+                list);
         return err_hint(e, "correct the target in the configuration, or lockstep finish --abandon");
     }
-    if (leftovers && (cli_confirm(c, "Remove the slot and the journal?", e) < 0 ||
-                      clean_all(x, fence_stays, e) < 0))
+    snprintf(question, sizeof(question), "Remove what is left: %s?", list);
+    if (some && (cli_confirm(c, question, e) < 0 ||
+                 remove_remains(m, mirror, source, &r, fence_stays, e) < 0))
         return -1;
-    tell_fences(c, fence_stays);
-    cli_say(c, leftovers ? "abandoned: slot, publication and journal are gone" : "nothing left");
-    cli_put(c, "result", json_string(leftovers ? "abandoned" : "nothing_left"));
+    tell_remains(c, &r, list, fence_stays);
     return EXIT_DONE;
 }
+
+static int finish_unknown(struct cli *c, const struct context *x, struct db *target, struct err *e)
+{
+    struct arena a = ARENA_INIT;
+    struct migration mirror;
+    struct db *source = NULL;
+    int rc;
+
+    if (migration_open_source(&x->m, DB_CONTROL, &source, e) < 0)
+        return -1;
+    migration_mirror(&x->m, &a, &mirror);
+    rc = finish_remains(c, &x->m, &mirror, source, target, e);
+    source->engine->close(source);
+    arena_release(&a);
+    return rc;
+}
+
+/* ---- a migration that the target knows ---- */
 
 static void tell(struct cli *c, bool abandon, bool back, const bool fence_stays[2])
 {
@@ -390,7 +565,7 @@ static int finish(struct cli *c, const struct context *x, struct db *target, str
     if (context_started(target, &started, e) < 0)
         return -1;
     if (!started)
-        return finish_unknown(c, x, e);
+        return finish_unknown(c, x, target, e);
     if (migration_open_source(&x->m, DB_CONTROL, &source, e) < 0) {
         struct err why = *e;
 
