@@ -65,7 +65,8 @@ void cli_say(const struct cli *c, const char *fmt, ...) __attribute__((format(pr
 void cli_put(struct cli *c, const char *name, json_t *value);
 /* What to do now: the last line for people, "next" in the JSON. */
 void cli_next(struct cli *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-/* Asks on a terminal; with --yes it is answered. ERR_REFUSED if nobody can answer, or no. */
+/* Asks on a terminal; with --yes it is answered. ERR_CONFIG if nobody can answer,
+ * ERR_REFUSED if the answer is no. */
 int cli_confirm(const struct cli *c, const char *question, struct err *e);
 
 /* ---- what most commands begin with ---- */

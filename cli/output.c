@@ -73,7 +73,7 @@ int cli_confirm(const struct cli *c, const char *question, struct err *e)
     if (c->yes)
         return 0;
     if (c->json || !isatty(STDIN_FILENO) || !isatty(STDOUT_FILENO)) {
-        err_set(e, ERR_REFUSED, "%s asks first, and nobody can answer here", c->command->name);
+        err_set(e, ERR_CONFIG, "%s asks first, and nobody can answer here", c->command->name);
         return err_hint(e, "say it again with --yes");
     }
     printf("%s [y/N] ", question);
