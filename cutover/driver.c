@@ -142,22 +142,49 @@ static int load_rows(struct cutover *c, struct err *e)
     return state_load(c, e) < 0 || other_load(c, e) < 0 || other_resolve(c, e) < 0 ? -1 : 0;
 }
 
-static int need_migration(struct cutover *c, struct err *e)
+static int knows_migration(struct db *db, bool *out, struct err *e)
 {
-    bool exists;
     json_t *self = NULL;
 
-    if (c->opening->engine->control_exists(c->opening, &exists, e) < 0)
+    if (db->engine->control_exists(db, out, e) < 0 ||
+        (*out && fact_read(db, "migration", "self", &self, NULL, e) < 0))
         return -1;
-    if (exists && fact_read(c->opening, "migration", "self", &self, NULL, e) < 0)
-        return -1;
+    *out = self != NULL;
     json_decref(self);
-    if (self)
-        return 0;
-    if (c->r->back) {
-        err_set(e, ERR_REFUSED, "there is no way back: the source knows of none");
-        return err_hint(e, "lockstep cutover makes one before it closes the source");
+    return 0;
+}
+
+/* The source has no facts: what that means the target tells. */
+static int refuse_without_way(struct cutover *c, struct err *e)
+{
+    bool known;
+
+    if (connect_closing(c, e) < 0 || knows_migration(c->closing, &known, e) < 0)
+        return err_wrap(e, "the source knows of no way back");
+    if (!known) {
+        err_set(e, ERR_REFUSED,
+                "there is nothing to go back to: the migration has not begun, or "
+                "is finished");
+        return err_hint(e, "lockstep status tells how things stand");
     }
+    if (other_load(c, e) < 0)
+        return -1;
+    if (c->other.state < CUTOVER_CLOSED)
+        return other_refuse_unmade(e);
+    err_set(e, ERR_REFUSED, "there is no way back: the cutover was made without one");
+    return err_hint(e, "there is only forward: lockstep finish ends the migration");
+}
+
+static int need_migration(struct cutover *c, struct err *e)
+{
+    bool known;
+
+    if (knows_migration(c->opening, &known, e) < 0)
+        return -1;
+    if (known)
+        return 0;
+    if (c->r->back)
+        return refuse_without_way(c, e);
     err_set(e, ERR_REFUSED,
             "the target knows nothing of this migration: it has not begun, or is "
             "finished");
@@ -702,12 +729,15 @@ void cutover_close(struct cutover *c)
 int cutover_is_over(const struct cutover_request *r, bool *over, struct err *e)
 {
     struct cutover *c = cutover_open(r);
-    struct err ignored = {0};
+    struct err missing = {0};
     int rc = -1;
 
     if (open_side(c, &c->road.opening, &c->opening, e) == 0 && need_migration(c, e) == 0) {
-        open_side(c, &c->road.closing, &c->closing, &ignored);
+        open_side(c, &c->road.closing, &c->closing, &missing);
         rc = load_rows(c, e);
+        /* What is refused without the other side's row is not known to hold. */
+        if (rc < 0 && missing.class != ERR_NONE)
+            *e = missing;
     }
     *over = rc == 0 && is_over(c);
     cutover_close(c);

@@ -74,7 +74,6 @@ static int explain_rows(struct cutover *c, bool *ready, struct err *e)
 int cutover_explain(const struct cutover_request *r, bool *ready, struct err *e)
 {
     struct cutover *c = cutover_open(r);
-    bool exists = false;
     int rc = -1;
 
     *ready = true;
@@ -82,21 +81,7 @@ int cutover_explain(const struct cutover_request *r, bool *ready, struct err *e)
         rc = explain_reads_back(c);
         goto out;
     }
-    if (connect_sides(c, e) < 0 || c->opening->engine->control_exists(c->opening, &exists, e) < 0)
-        goto out;
-    if (!exists && r->back) {
-        err_set(e, ERR_REFUSED, "there is no way back: the source knows of none");
-        err_hint(e, "lockstep cutover makes one before it closes the source");
-        goto out;
-    }
-    if (!exists) {
-        err_set(e, ERR_REFUSED,
-                "the target knows nothing of this migration: it has not begun, or "
-                "is finished");
-        err_hint(e, "lockstep run begins it");
-        goto out;
-    }
-    if (state_load(c, e) < 0 || other_load(c, e) < 0 || other_resolve(c, e) < 0)
+    if (connect_sides(c, e) < 0 || load_migration(c, e) < 0)
         goto out;
     say(c, "state: %s", cutover_state_name(c->state));
     explain_prediction(c);

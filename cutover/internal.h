@@ -197,6 +197,8 @@ int other_load(struct cutover *c, struct err *e);
 /* Which direction holds? A `switched` that the other direction has passed since is `none`.
  * ERR_REFUSED: the other direction is under way, or there is nothing to roll back. */
 int other_resolve(struct cutover *c, struct err *e);
+/* ERR_REFUSED: no cutover, so no rollback. */
+int other_refuse_unmade(struct err *e);
 /* Writes its row anew as it is, so that whoever conducts it cannot move it any more. */
 int other_take(struct cutover *c, struct err *e);
 /* It still is as we left it; ERR_FENCED: somebody took it, or made it, meanwhile. */

@@ -72,6 +72,12 @@ static void begin_anew(struct cutover *c)
     c->state = CUTOVER_NONE;
 }
 
+int other_refuse_unmade(struct err *e)
+{
+    err_set(e, ERR_REFUSED, "the cutover has not been made: there is nothing to roll back");
+    return err_hint(e, "lockstep status tells how things stand");
+}
+
 int other_resolve(struct cutover *c, struct err *e)
 {
     const char *theirs = c->r->back ? "cutover" : "rollback";
@@ -86,8 +92,7 @@ int other_resolve(struct cutover *c, struct err *e)
         begin_anew(c);
     if (!c->r->back || c->state >= CUTOVER_CLOSED || other_closed_it(c))
         return 0;
-    err_set(e, ERR_REFUSED, "the cutover has not been made: there is nothing to roll back");
-    return err_hint(e, "lockstep status tells how things stand");
+    return other_refuse_unmade(e);
 }
 
 int other_take(struct cutover *c, struct err *e)
