@@ -327,8 +327,16 @@ static bool lift_early(struct cutover *c)
         return false;
     if (c->closing->engine->fence_lift(c->closing, c->token, &e) == 0)
         return true;
-    log_err(LOG_WARN, "cutover", "fence-not-lifted-at-once", &e);
+    /* Another's by now, or our epoch's is over: undo_claim() tells. */
+    if (e.class != ERR_FENCED)
+        log_err(LOG_WARN, "cutover", "fence-not-lifted-at-once", &e);
     return false;
+}
+
+static int taken_over(const struct cutover *c, struct err *e)
+{
+    err_set(e, ERR_FENCED, "another coordinator took the cutover over");
+    return err_hint(e, "go by what the other one says, or lockstep %s again", verb(c));
 }
 
 enum undo_road { UNDO_BACK, UNDO_FORWARD, UNDO_LOST, UNDO_UNKNOWN };
@@ -478,7 +486,7 @@ static int forward_again(struct cutover *c, struct err *e)
         if (!loaded)
             continue;
         if (strcmp(fact_text(c->body, "token") ? fact_text(c->body, "token") : "", c->token) != 0)
-            return err_set(e, ERR_FENCED, "another coordinator took the cutover over");
+            return taken_over(c, e);
         c->row = NULL;
         return 0;
     }
@@ -518,7 +526,7 @@ static int fail(struct cutover *c, struct err *e)
     held = pause_ms(c);
     switch (undo_claim(c)) {
     case UNDO_LOST:
-        return err_set(e, ERR_FENCED, "another coordinator took the cutover over");
+        return taken_over(c, e);
     case UNDO_FORWARD:
         c->row = NULL;
         return 0;
