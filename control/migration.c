@@ -17,7 +17,7 @@ int migration_open_source(const struct migration *m, enum db_use use, struct db 
                           struct err *e)
 {
     if (open_end(m, &m->source, use, out, e) < 0)
-        return err_wrap(e, "source");
+        return err_wrap(e, "%s", migration_from(m));
     return 0;
 }
 
@@ -25,7 +25,7 @@ int migration_open_target(const struct migration *m, enum db_use use, struct db 
                           struct err *e)
 {
     if (open_end(m, &m->target, use, out, e) < 0)
-        return err_wrap(e, "target");
+        return err_wrap(e, "%s", migration_to(m));
     if (use != DB_CONTROL || migration_check_way(m, *out, e) == 0)
         return 0;
     (*out)->engine->close(*out);
@@ -50,6 +50,16 @@ const char *migration_schema_there(const struct migration *m, const char *schema
 const char *migration_stream(const struct migration *m)
 {
     return m->back ? "back" : "forward";
+}
+
+const char *migration_from(const struct migration *m)
+{
+    return m->back ? "target" : "source";
+}
+
+const char *migration_to(const struct migration *m)
+{
+    return m->back ? "source" : "target";
 }
 
 /* "file:./shop.journal" -> "file:./shop.journal.back"; a broker's is told apart by its name. */

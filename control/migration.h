@@ -52,8 +52,11 @@ int migration_open_target(const struct migration *m, enum db_use use, struct db 
                           struct err *e);
 /* What a schema of the source is called at the target. */
 const char *migration_schema_there(const struct migration *m, const char *schema);
-/* "forward" or "back": names the stream's facts. */
+/* "forward" or "back": names the direction (the key of its cutover's row). */
 const char *migration_stream(const struct migration *m);
+/* What users call the two ends of m, whichever way it goes: "source" or "target". */
+const char *migration_from(const struct migration *m);
+const char *migration_to(const struct migration *m);
 /* The way back of m: source and target exchanged, a journal of its own beside m's, the schemas'
  * names turned round. Its facts live on its target, so under the same names. Texts live in the
  * arena. */

@@ -28,7 +28,8 @@
  * seal and the second marker, "undo:before" and "undo:after" around an undo,
  * "switched:opened" between the lift and the hook, "rehearsed:before" and "rehearsed:after" around
  * the end of a rehearsal, which takes the preparation back, "reads:before" and "reads:after" around
- * the hook of the stage of reads. LOCKSTEP_TEST_STOP sends SIGSTOP instead.
+ * the hook of the stage of reads; "verify:way" in `verify`, when it knows which way to compare and
+ * has not begun. LOCKSTEP_TEST_STOP sends SIGSTOP instead, once.
  */
 #ifndef LOCKSTEP_CUTOVER_CUTOVER_H
 #define LOCKSTEP_CUTOVER_CUTOVER_H
@@ -161,5 +162,8 @@ void cutover_print_page(void (*emit)(const char *line, void *ctx), void *ctx);
 /* The rows for programs, in order: from, to, does, again, and undo: may the row be undone? A new
  * reference. The kill tests are generated from it. */
 json_t *cutover_rows_json(void);
+
+/* Ends (or stops) the process if LOCKSTEP_TEST_KILL (or _STOP) names this point. */
+void test_point(const char *what, const char *where);
 
 #endif

@@ -358,7 +358,5 @@ void disconnect_sides(struct cutover *c);
 void say(const struct cutover *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* mono_ms since the fence was flipped; 0 before. */
 int64_t pause_ms(const struct cutover *c);
-/* Ends (or stops) the process if LOCKSTEP_TEST_KILL (or _STOP) names this point. */
-void test_point(const char *what, const char *where);
 
 #endif

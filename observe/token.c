@@ -22,6 +22,14 @@ static bool is_turning(const json_t *row)
     return state && strcmp(state, "closed") == 0;
 }
 
+static int64_t last_epoch(const json_t *cutover, const json_t *rollback)
+{
+    int64_t a = fact_int(cutover, "epoch", 0);
+    int64_t b = fact_int(rollback, "epoch", 0);
+
+    return a > b ? a : b;
+}
+
 /* Is there a stream whose facts stand on db? */
 static int has_stream(struct db *db, bool *out, struct err *e)
 {
@@ -59,6 +67,7 @@ int token_road_find(struct db *target, struct db *source, struct token_road *out
         goto out;
     observe_switches(cutover, rollback, &f);
     out->back = observe_is_back(&f);
+    out->epoch = last_epoch(cutover, rollback);
     out->from = out->back ? target : source;
     out->to = out->back ? source : target;
     if ((!out->back || returns) && has_stream(out->to, &follows, e) < 0)

@@ -21,6 +21,7 @@
 /* Where the changes of the applications travel now. */
 struct token_road {
     bool back;       /* they write on the target */
+    int64_t epoch;   /* of the last call of a switch; while it is the same, so is the way */
     struct db *from; /* is written to */
     struct db *to;   /* may be read */
 };

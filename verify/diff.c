@@ -137,6 +137,11 @@ void diff_print_key(struct buf *out, const struct table *t, const struct row *r)
     buf_addc(out, ')');
 }
 
+const char *diff_missing_there(bool back)
+{
+    return back ? "missing on source" : "missing on target";
+}
+
 static void emit(struct diff *d, const char *key, const char *what)
 {
     d->out->differences++;
@@ -234,7 +239,7 @@ void diff_target(struct diff *d, const struct row *r)
         return;
     e = find(d, hasher_key(d->hasher, d->t, r));
     if (!e->text || e->count == 0) {
-        emit(d, key_text(d, r), "missing on source");
+        emit(d, key_text(d, r), diff_missing_there(!d->out->back));
         return;
     }
     e->count--;
@@ -249,6 +254,6 @@ void diff_end(struct diff *d)
         const struct entry *e = &d->slots[i];
 
         for (uint64_t n = 0; e->text && n < e->count; n++)
-            emit(d, e->text, "missing on target");
+            emit(d, e->text, diff_missing_there(d->out->back));
     }
 }

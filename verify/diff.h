@@ -12,6 +12,7 @@ struct diff_out {
     void (*emit)(const char *line, void *ctx);
     void *ctx;
     uint64_t differences;
+    bool back; /* the source's rows are those of the side that users call the target */
 };
 struct diff;
 
@@ -28,5 +29,7 @@ uint64_t diff_passes(const struct table *t, uint64_t rows);
 
 /* "public.orders (id)=(42)"; without a key: all columns, cut short. One line, whatever is in it. */
 void diff_print_key(struct buf *out, const struct table *t, const struct row *r);
+/* "missing on target", or on the side that its place has on the way back. (pure) */
+const char *diff_missing_there(bool back);
 
 #endif

@@ -72,7 +72,7 @@ static int wait_answer(struct pair *p, const struct migration *m, const char *st
 
         if (rc != 0 || passed)
             return rc;
-        if (checkpoint_load(p->control, migration_stream(m), &c, e) < 0 || stop_check(e) < 0)
+        if (checkpoint_load(p->control, "forward", &c, e) < 0 || stop_check(e) < 0)
             return -1;
         if (position_cmp(c.next, seen) != 0)
             deadline = mono_ms() + STALLED_MS;
@@ -110,7 +110,7 @@ static int pin_source(struct pair *p, const struct migration *m, struct err *e)
     int rc;
 
     if (m->source.engine->pin_source(&o, &p->arena, &p->source, e) < 0)
-        return err_wrap(e, "source");
+        return err_wrap(e, "%s", migration_from(m));
     if (migration_open_source(m, DB_CONTROL, &db, e) < 0)
         return -1;
     rc = db->engine->mark(db, p->request + strlen("pin/"), e);
@@ -137,7 +137,7 @@ static int pin_standing(struct pair *p, const struct migration *m, const json_t 
         p->target->engine->pin_target(p->target, p->target_snapshot, sizeof(p->target_snapshot),
                                       e) < 0)
         return -1;
-    found = checkpoint_load(p->target, migration_stream(m), &seen, e);
+    found = checkpoint_load(p->target, "forward", &seen, e);
     if (found < 0 || request_clear(p->control, p->request, e) < 0)
         return -1;
     p->request[0] = '\0';
@@ -219,9 +219,10 @@ int pair_take(struct pair *p, const struct migration *m, const atomic_bool *give
         log_event(LOG_INFO, "verify", "again", "apply had passed the source's snapshot");
         let_go(p);
     }
-    err_set(e, ERR_RETRY, "%d times apply had passed the source's snapshot before it was made",
-            ATTEMPTS);
-    return err_hint(e, "long transactions on the source delay its snapshot: try again later");
+    err_set(e, ERR_RETRY, "%d times apply had passed the %s's snapshot before it was made",
+            ATTEMPTS, migration_from(m));
+    return err_hint(e, "long transactions on the %s delay its snapshot: try again later",
+                    migration_from(m));
 }
 
 void pair_release(struct pair *p)

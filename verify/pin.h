@@ -1,4 +1,6 @@
-/* The exact pair of snapshots (docs/requests.md). Internal to verify/. */
+/* The exact pair of snapshots (docs/requests.md). Source and target are those of the way that is
+ * compared along: on the way back the source is the side that was the target. Internal to verify/.
+ */
 #ifndef LOCKSTEP_VERIFY_PIN_H
 #define LOCKSTEP_VERIFY_PIN_H
 

@@ -131,12 +131,10 @@ static void *scan_main(void *arg)
         rc = read_tables(end, db, hasher, &e);
     scan_close(&end->view, db);
     hasher_free(hasher);
-    if (rc < 0 && end->side == SCAN_SOURCE)
-        err_wrap(&e, "source");
-    else if (rc < 0)
-        err_wrap(&e, "target");
-    if (rc < 0)
+    if (rc < 0) {
+        err_wrap(&e, "%s", end->side == SCAN_SOURCE ? migration_from(m) : migration_to(m));
         tell(end, end->done, &e);
+    }
     return NULL;
 }
 

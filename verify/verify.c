@@ -34,6 +34,12 @@ static void emit_line(struct verifying *v, const char *line)
     v->r->emit(line, v->r->ctx);
 }
 
+static void emit_missing(struct verifying *v, const char *what)
+{
+    emit_line(v, arena_printf(&v->arena, "%s: %s", what, diff_missing_there(v->out.back)));
+    v->out.differences++;
+}
+
 /* ---- what is compared ---- */
 
 static int catalog(const struct migration *m, bool source, const struct selection *selection,
@@ -77,8 +83,7 @@ static bool same_columns(struct verifying *v, const struct table *source,
     bool same = true;
 
     if (!target) {
-        emit_line(v, arena_printf(&v->arena, "%s: missing on target", label));
-        v->out.differences++;
+        emit_missing(v, label);
         return false;
     }
     for (size_t i = 0; i < source->ncolumns; i++) {
@@ -86,8 +91,7 @@ static bool same_columns(struct verifying *v, const struct table *source,
 
         if (c->generated || has_column(target, there->columns[i].name))
             continue;
-        emit_line(v, arena_printf(&v->arena, "%s: column %s: missing on target", label, c->name));
-        v->out.differences++;
+        emit_missing(v, arena_printf(&v->arena, "%s: column %s", label, c->name));
         same = false;
     }
     return same;
@@ -110,6 +114,39 @@ static void add_subject(struct verifying *v, const struct table *source)
     }
 }
 
+/* The way back carries the tables that it was made for, under the names that they have there: the
+ * selection speaks of the other side's. One that is gone since is a difference, too. */
+static int back_catalog(struct verifying *v, const struct table_list *planned,
+                        struct table_list *out, struct err *e)
+{
+    static const struct selection all = {0};
+    struct table_list there;
+
+    if (catalog(v->r->m, true, &all, &v->arena, &there, e) < 0)
+        return -1;
+    *out = (struct table_list){.v = arena_zalloc(&v->arena, (planned->n + 1) * sizeof(*out->v))};
+    for (size_t i = 0; i < planned->n; i++) {
+        const char *label = arena_strdup(&v->arena, table_label(planned->v[i]));
+        struct table *t = table_list_find(&there, label);
+
+        if (t)
+            out->v[out->n++] = t;
+        else
+            emit_line(v, arena_printf(&v->arena, "%s: %s", label, diff_missing_there(false)));
+        v->out.differences += !t;
+    }
+    return 0;
+}
+
+static int source_catalog(struct verifying *v, const struct table_list *planned,
+                          struct table_list *out, struct err *e)
+{
+    const struct migration *m = v->r->m;
+
+    return m->back ? back_catalog(v, planned, out, e)
+                   : catalog(m, true, &m->selection, &v->arena, out, e);
+}
+
 /* What is there today at both ends. A table that has another shape on the target is taken as it was
  * planned, since only the plan knows what becomes of it. */
 static int both_catalogs(struct verifying *v, struct table_list *source, struct table_list *target,
@@ -120,7 +157,7 @@ static int both_catalogs(struct verifying *v, struct table_list *source, struct 
     struct selection there;
 
     if (shapes_load(v->pair.control, &v->arena, &planned, e) < 0 ||
-        catalog(m, true, &m->selection, &v->arena, source, e) < 0)
+        source_catalog(v, &planned, source, e) < 0)
         return -1;
     for (size_t i = 0; i < source->n; i++) {
         struct table *t = table_list_find(&planned, table_label(source->v[i]));
@@ -284,13 +321,13 @@ static int open_control(struct verifying *v, struct err *e)
 
 int verify_run(const struct verify_request *r, struct verify_report *out, struct err *e)
 {
-    struct verifying v = {.r = r, .report = out, .out = {r->emit, r->ctx, 0}};
+    struct verifying v = {.r = r, .report = out, .out = {r->emit, r->ctx, 0, r->m->back}};
     int64_t begun = mono_ms();
     int rc = -1;
 
     memset(out, 0, sizeof(*out));
     if (open_control(&v, e) < 0 || pair_take(&v.pair, r->m, r->given_up, e) < 0 ||
-        choose_tables(&v, e) < 0)
+        r->still(r->still_ctx, e) < 0 || choose_tables(&v, e) < 0)
         goto out;
     r->m->source.engine->position_text(v.pair.source.next, out->position, sizeof(out->position));
     if (compare_buckets(&v, e) < 0 || tell_suspects(&v, e) < 0)

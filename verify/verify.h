@@ -1,4 +1,6 @@
-/* Verify: both databases as of one moment of the source, row by row (design.md §7).
+/* Verify: both databases as of one moment of the side that the applications write on, row by row
+ * (design.md §7). That side is the migration's source: behind a cutover verify is given the mirror
+ * (migration_mirror) and goes along the way back, whose apply obeys the same requests.
  *
  * The pair of snapshots is exact: apply stands still, the source is pinned at a position that lies
  * ahead of it, apply goes on to exactly that position and pins the target there. Writers on the
@@ -12,11 +14,16 @@
 #include <stdatomic.h>
 
 struct verify_request {
-    const struct migration *m;
+    const struct migration *m; /* the way that changes travel now */
     /* One line for each difference: "public.orders (id)=(42): differs: note, total". */
     void (*emit)(const char *line, void *ctx);
     void *ctx;
     const atomic_bool *given_up; /* may be NULL; set: the stages have ended, waiting is in vain */
+    /* Asked once both snapshots are there, before they are compared: has the way been this one all
+     * the while? Had a switch come in between, the target's may hold what applications wrote. -1
+     * with *e ends it. */
+    int (*still)(void *ctx, struct err *e);
+    void *still_ctx;
 };
 
 struct verify_report {

@@ -373,6 +373,14 @@ class Cutover:
         self.must("the state in the JSON", answer.get("state"), "switched")
         self.must("the exit in the JSON", answer.get("exit"), 0)
         self.must("status", self.lockstep.must_status()["phase"], "switched")
+        self.refuses_verify()
+
+    def refuses_verify(self):
+        """No way back here: what the writers write on the target is no difference."""
+        code, out, err = self.lockstep.do("verify")
+        if code != 4 or "no way back" not in err or "next: " not in err or "differences" in out:
+            raise Failure(f"verify behind a switch without a way back: exit {code}\n{out}{err}")
+        self.say("verify without a way back: refused, with the reason")
 
     def judge(self):
         self.writers.go_on("on the target")
@@ -402,6 +410,7 @@ class Cutover:
     def undisturbed(self):
         """The pause, by the writers' own clock, of a cutover that nobody disturbs."""
         self.must("cutover", self.cutover()[0], 0)
+        self.refuses_verify()
         self.judge()
         record = json.loads((self.lockstep.folder / "cutover-bank.json").read_text())
         self.say("steps: " + ", ".join(f"{s['state']} {s['took_ms']} ms"

@@ -233,6 +233,54 @@ class Rollback(Cutover):
         self.must("rows of long transactions on the target", ids(self.target), [-71])
         self.say("C03: a transaction open at the switch is carried back; those open here are on no side")
 
+    def verify(self, what, code, last, words=()):
+        """Under the writers; its lines."""
+        got, out, err = self.lockstep.do("verify", timeout=120)
+        lines = out.strip().splitlines()
+        if got != code or not lines or lines[-1] != last or not all(w in out for w in words):
+            raise Failure(f"verify {what}: exit {got}, expected {code}, {last!r} and {words}:\n{out}{err}")
+        return lines
+
+    def verifies_the_way_back(self):
+        """Writers on the target: compared at the target's positions, none of their writes counts as a
+        difference. The source's position is what the cutover left behind."""
+        for _ in range(4):
+            self.verify("under writers on the target", 0, "differences 0",
+                        ("the source as of ", " of the target"))
+            self.goes("on the target behind a verify")
+        self.lockstep.kill()
+        self.verify("that carries itself", 0, "differences 0", (" of the target",))
+        self.lockstep.start()
+        until("the way back is carried again", 60, self.stages_run, every=0.3)
+        self.say("verify along the way back, under writers on the target: differences 0")
+
+    def verifies_across_a_switch(self):
+        """A switch comes between verify's look at which way to go and its snapshots: it begins anew,
+        the other way."""
+        standing = self.lockstep.stand("verify:way", "verify")
+        self.cleanup.add(standing.kill)
+        self.there()
+        code = standing.go_on(120)
+        if code or "the source as of" not in standing.text():
+            raise Failure(f"verify across a switch: exit {code}\n{standing.text()}")
+        self.say("a switch between verify's look and its snapshots: compared the other way")
+
+    def verifies_what_was_bent(self):
+        """One row of each kind changed on the side that is closed, and put back."""
+        self.target.psql("shop", user="app", input="INSERT INTO shop.prepared VALUES (7)")
+        until("it is carried", 20, lambda: self.source.value(
+            "SELECT count(*) FROM shop.prepared WHERE id = 7", "shop") == 1, every=0.1)
+        self.source.psql("shop", user="lockstep", input="DELETE FROM shop.prepared WHERE id = 7;"
+                         "UPDATE shop.wide SET body = 'bent' WHERE id = -71")
+        self.verify("over rows that were bent", 3, "differences 3",
+                    ("shop.keyless (note, n)=(foreign, 1): missing on target",
+                     "shop.prepared (id)=(7): missing on source",
+                     "shop.wide (id)=(-71): differs: body"))
+        self.source.psql("shop", user="lockstep", input="INSERT INTO shop.prepared VALUES (7);"
+                         "UPDATE shop.wide SET body = 'long there' WHERE id = -71")
+        self.verify("over the foreign row", 3, "differences 1")
+        self.say("rows changed on the closed side: each named, under writers on the target")
+
     def comes_past_the_seal(self):
         """Who may set session_replication_role comes past a seal that is of triggers: seen, said."""
         self.source.psql("shop", input="INSERT INTO shop.keyless VALUES ('foreign', 1)",
@@ -318,14 +366,16 @@ class Rollback(Cutover):
         self.opens_long_transactions()
         self.there()
         self.uses_long_transactions()
+        self.verifies_the_way_back()
         self.comes_past_the_seal()
+        self.verifies_what_was_bent()
         self.parked_on_the_way_back()
         self.target.psql("shop", user="app", input=NASTY)
         self.killed_rollbacks(SHORT if self.args.short else BEFORE_CLOSED)
         self.back(FROM_CLOSED[1:2] if self.args.short else FROM_CLOSED)
         self.same_counts()
         self.source.psql("shop", user="app", input="TRUNCATE shop.wide, shop.keyless;" + NASTY)
-        self.there()
+        self.verifies_across_a_switch()
         self.restart_run()
         until("the stages run again", 60, self.stages_run, every=0.3)
         self.back()

@@ -57,13 +57,16 @@ static int by_text(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
+/* The way back: what is called the source here is what users call the target. */
+static bool back;
+
 /* Both readings, as verify.c does them; the lines come sorted. */
 static uint64_t compare_in(const struct table *t, const struct row *const *source, size_t nsource,
                            const struct row *const *target, size_t ntarget, uint64_t passes)
 {
     static struct bucket_set sets[2];
     bool differs[BUCKETS];
-    struct diff_out out = {take, NULL, 0};
+    struct diff_out out = {take, NULL, 0, back};
     struct hasher *h = hasher_new();
     struct diff *d;
     uint64_t rows;
@@ -118,6 +121,19 @@ static void test_each_kind(void **state)
     assert_string_equal(lines[1], "public.orders (id)=(3): differs: note");
     assert_string_equal(lines[2], "public.orders (id)=(4): missing on target");
     assert_string_equal(lines[3], "public.orders (id)=(5): missing on source");
+}
+
+/* The sides keep the names that users know, whichever way is compared along. */
+static void test_the_way_back(void **state)
+{
+    const struct row *lives[] = {row("1", "a", NULL, NULL)};
+    const struct row *closed[] = {row("2", "b", NULL, NULL)};
+
+    back = true;
+    assert_int_equal(compare(&keyed, lives, closed), 2);
+    back = false;
+    assert_string_equal(lines[0], "public.orders (id)=(1): missing on source");
+    assert_string_equal(lines[1], "public.orders (id)=(2): missing on target");
 }
 
 /* A value may not slip from one column into the next. */
@@ -226,6 +242,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_equal),
         cmocka_unit_test(test_each_kind),
+        cmocka_unit_test(test_the_way_back),
         cmocka_unit_test(test_columns_have_ends),
         cmocka_unit_test(test_keyless_is_a_multiset),
         cmocka_unit_test(test_pairs_do_not_cancel),
