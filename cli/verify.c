@@ -226,6 +226,16 @@ static void put_report(struct cli *c, const struct verify_report *r, const struc
     cli_put(c, "next", json_string(next_of(r, road->back)));
 }
 
+/* The last line says `differences 0` and no more only if every table was compared. */
+static void say_verdict(struct cli *c, const struct verify_report *r)
+{
+    if (r->not_compared)
+        cli_say(c, "differences %llu, tables not compared %llu", (unsigned long long)r->differences,
+                (unsigned long long)r->not_compared);
+    else
+        cli_say(c, "differences %llu", (unsigned long long)r->differences);
+}
+
 static int report(struct cli *c, const struct verify_report *r, const struct token_road *road,
                   struct err *e)
 {
@@ -235,7 +245,7 @@ static int report(struct cli *c, const struct verify_report *r, const struct tok
     cli_say(c, "compared %llu tables, %llu rows, the %s as of %s of the %s, in %.1f s",
             (unsigned long long)r->tables, (unsigned long long)r->rows, token_read(road),
             r->position, token_written(road), (double)r->took_ms / 1000.0);
-    cli_say(c, "differences %llu", (unsigned long long)r->differences);
+    say_verdict(c, r);
     if (r->differences)
         return EXIT_DIFFERENT;
     if (!r->not_compared)

@@ -145,6 +145,8 @@ class Rollback(Cutover):
             return {t["name"]: t["lane"] for t in json.loads(found)["tables"]}["shop.keyless"]
         until("the table is parked on the way back", 30, lambda: lane() == "parked", every=0.3)
         self.must("rollback with a parked table", self.rollback()[0], 4)
+        self.verify("with a parked table", 1, "differences 0, tables not compared 1",
+                    ("shop.keyless: not compared: parked",))
         self.must("recopy on the way back",
                   self.lockstep.do("tables", "recopy", "shop.keyless")[0], 4)
         self.source.psql("shop", user="shop_owner",
