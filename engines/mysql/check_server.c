@@ -121,7 +121,8 @@ static void check_branches(struct my_checking *c)
         my_check_found(
             c, true, c->side,
             arena_printf(c->arena, "%zu XA transactions are prepared and not decided", n),
-            "XA COMMIT or XA ROLLBACK them (XA RECOVER CONVERT XID lists them)");
+            arena_printf(c->arena, "XA COMMIT or XA ROLLBACK them (XA RECOVER %s lists them)",
+                         c->db->maria ? "FORMAT = 'SQL'" : "CONVERT XID"));
     mysql_free_result(res);
 }
 

@@ -110,25 +110,74 @@ static const char *shape_difference(struct my_checking *c, const struct table *w
     return NULL;
 }
 
+/* A table that another one's foreign key refers to is not dropped, nor truncated even if it is
+ * empty. Fills, where there is such a key, the tables that have one and the statements that take
+ * the keys off ("" else). */
+static int referring(struct my_checking *c, const struct table *t, const char **tables,
+                     const char **unbind, struct err *e)
+{
+    static const char child[] = "concat('`', replace(constraint_schema, '`', '``'), '`.`',"
+                                " replace(table_name, '`', '``'), '`')";
+    struct buf b;
+
+    buf_init(&b, BUF_MAX_TEXT);
+    buf_adds(&b, " FROM information_schema.referential_constraints"
+                 " WHERE unique_constraint_schema = ");
+    my_literal(&b, t->schema, strlen(t->schema));
+    buf_adds(&b, " AND referenced_table_name = ");
+    my_literal(&b, t->name, strlen(t->name));
+    buf_adds(&b, " AND NOT (constraint_schema = unique_constraint_schema"
+                 " AND table_name = referenced_table_name)");
+    invariant(!b.overflow);
+    *tables = my_check_text(c,
+                            arena_printf(c->arena,
+                                         "SELECT group_concat(DISTINCT %s SEPARATOR ', ')"
+                                         "%s",
+                                         child, b.data),
+                            e);
+    *unbind = *tables != NULL
+                  ? my_check_text(c,
+                                  arena_printf(c->arena,
+                                               "SELECT group_concat('ALTER TABLE ', %s, ' DROP"
+                                               " FOREIGN KEY `', replace(constraint_name, '`',"
+                                               " '``'), '`; ' SEPARATOR '')%s",
+                                               child, b.data),
+                                  e)
+                  : NULL;
+    buf_release(&b);
+    return *unbind != NULL ? 0 : -1;
+}
+
 static int check_existing(struct my_checking *c, const struct table *want, const struct table *have,
                           struct err *e)
 {
     const char *name = my_check_name(c, want->schema, want->name);
     const char *difference = shape_difference(c, want, have);
+    const char *children = NULL;
+    const char *unbind = NULL;
+
+    if (referring(c, want, &children, &unbind, e) != 0)
+        return -1;
 
     if (difference != NULL)
         my_check_found(
             c, true, table_label(want),
             arena_printf(c->arena, "it exists on the target and differs: %s", difference),
-            arena_printf(c->arena, "on the target: DROP TABLE %s", name));
+            arena_printf(c->arena, "on the target: %sDROP TABLE %s", unbind, name));
     const char *some =
         my_check_text(c, arena_printf(c->arena, "SELECT EXISTS (SELECT 1 FROM %s)", name), e);
     if (some == NULL)
         return -1;
     if (strcmp(some, "1") == 0)
         my_check_found(c, true, table_label(want), "it exists on the target and is not empty",
-                       arena_printf(c->arena, "on the target: TRUNCATE TABLE %s, or DROP TABLE %s",
-                                    name, name));
+                       children[0] == '\0'
+                           ? arena_printf(c->arena,
+                                          "on the target: TRUNCATE TABLE %s, or DROP TABLE %s",
+                                          name, name)
+                           : arena_printf(c->arena,
+                                          "on the target: DELETE FROM %s (of %s before, whose"
+                                          " foreign keys refer to it)",
+                                          name, children));
     return 0;
 }
 

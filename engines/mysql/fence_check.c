@@ -2,6 +2,7 @@
 #include "engines/def.h"
 #include "engines/mysql/fence.h"
 #include "engines/mysql/my.h"
+#include "engines/mysql/rights.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -23,6 +24,14 @@ static const char *text_of(struct my_db *db, struct arena *a, const char *sql)
     const char *text = answer_of(db, a, sql);
 
     return text != NULL ? text : "";
+}
+
+/* Whom a remedy gives a right to. */
+static const char *grantee(struct my_db *db, struct arena *a)
+{
+    const char *account = my_account(db, a, NULL);
+
+    return account != NULL ? account : "lockstep's account";
 }
 
 static const struct {
@@ -71,8 +80,7 @@ static void check_rights(struct my_db *db, bool accounts, const char *object, st
                 a, out,
                 (struct finding){true, object,
                                  arena_printf(a, "lockstep's account lacks %s, %s", right, why),
-                                 arena_printf(a, "GRANT %s ON *.* TO %s", right,
-                                              text_of(db, a, "SELECT current_user()"))});
+                                 arena_printf(a, "GRANT %s ON *.* TO %s", right, grantee(db, a))});
     }
 }
 
@@ -111,7 +119,7 @@ static void check_exempt(struct my_db *db, const char *object, struct arena *a,
     const char *who = answer_of(db, a, db->maria ? NAMES MARIA_EXEMPT : NAMES MYSQL_EXEMPT);
 
     if (who == NULL) {
-        const char *me = text_of(db, a, "SELECT current_user()");
+        const char *me = grantee(db, a);
 
         findings_add(a, out,
                      (struct finding){
@@ -172,7 +180,7 @@ static void check_definers(struct my_db *db, const char *object, struct arena *a
                          "the switch"});
     if (what != NULL)
         return;
-    me = text_of(db, a, "SELECT current_user()");
+    me = grantee(db, a);
     findings_add(a, out,
                  (struct finding){
                      false, object,

@@ -51,7 +51,7 @@ static bool grant_parse(struct arena *a, const char *line, struct my_grant *out)
     return out->table != NULL;
 }
 
-static const char *account_of(struct my_db *db, struct arena *a, struct err *e)
+const char *my_account(struct my_db *db, struct arena *a, struct err *e)
 {
     MYSQL_RES *res = my_query(db,
                               "SELECT concat(quote(left(current_user(), length(current_user()) -"
@@ -77,7 +77,7 @@ int my_rights_load(struct my_db *db, struct arena *a, struct my_rights *out, str
         if (row[0] != NULL && grant_parse(a, row[0], &out->v[out->n]))
             out->n++;
     mysql_free_result(res);
-    out->account = account_of(db, a, e);
+    out->account = my_account(db, a, e);
     return out->account != NULL ? 0 : -1;
 }
 

@@ -10,6 +10,8 @@ struct my_rights {
     const char *account; /* 'lockstep'@'%', as GRANT … TO wants it */
 };
 
+/* This session's account as SQL wants it, quoted: 'lockstep'@'%'; in the arena, NULL: error. */
+const char *my_account(struct my_db *db, struct arena *a, struct err *e);
 /* Texts live in the arena. */
 int my_rights_load(struct my_db *db, struct arena *a, struct my_rights *out, struct err *e);
 /* "REPLICATION SLAVE" on *.*: blanks and underscores are one. */

@@ -75,6 +75,30 @@ static void expect(const struct findings *f, bool fatal, const char *object, con
     }
 }
 
+/* Runs what the remedies tell, statement by statement, as it stands there: up to a remark behind it
+ * or an alternative. How many. */
+static size_t obey(struct db *root, const struct findings *f, const char *verbs)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < f->n; i++) {
+        const char *sql = f->v[i].remedy;
+
+        if (strncmp(sql, "on the ", 7) == 0)
+            sql = strchr(sql, ':') + 2;
+        if (strstr(verbs, arena_strndup(&arena, sql, strcspn(sql, " "))) == NULL)
+            continue;
+        size_t len = strlen(sql);
+        for (const char *const *end = (const char *const[]){", or ", " (of ", ", and ", NULL};
+             *end != NULL; end++)
+            if (strstr(sql, *end) != NULL && (size_t)(strstr(sql, *end) - sql) < len)
+                len = (size_t)(strstr(sql, *end) - sql);
+        test_sql(root, arena_strndup(&arena, sql, len));
+        n++;
+    }
+    return n;
+}
+
 static void expect_fit(const struct findings *f)
 {
     for (size_t i = 0; i < f->n; i++) {
@@ -292,6 +316,30 @@ static void finds_rights(void **state)
     my_close(root);
 }
 
+/* Of an account that has none but those without which nothing is seen. */
+static void gives_what_is_missing(void **state)
+{
+    struct db *root = fit_server();
+    struct db *db = open_role();
+    struct table_list list;
+    struct err e = {0};
+
+    assert_ok(my_tables(db, &selection, &arena, &list, &e));
+    my_close(db);
+    test_role(ROLE, "SELECT ON `" SHOP "`.*");
+    struct findings f = check_source();
+    assert_true(obey(root, &f, "GRANT") > 8);
+    f = check_target(&list);
+    assert_true(obey(root, &f, "GRANT") > 0);
+    f = check_source();
+    expect_fit(&f);
+    assert_int_equal(obey(root, &f, "GRANT"), 0);
+    f = check_target(&list);
+    expect_fit(&f);
+    assert_int_equal(obey(root, &f, "GRANT"), 0);
+    my_close(root);
+}
+
 /* A seal that locks nobody is none; one of the accounts may be the other server's. */
 static void finds_accounts(void **state)
 {
@@ -395,7 +443,7 @@ static void looks_at_the_targets_tables(void **state)
     test_sql(root, "INSERT INTO a VALUES (1, 1); ALTER TABLE b MODIFY id bigint;"
                    "CREATE TRIGGER a_trigger BEFORE INSERT ON a FOR EACH ROW SET NEW.n = 1");
     f = check_target(&list);
-    expect(&f, true, SHOP ".a", "is not empty", "TRUNCATE TABLE `" SHOP "`.`a`");
+    expect(&f, true, SHOP ".a", "is not empty", "DELETE FROM `" SHOP "`.`a`");
     expect(&f, true, SHOP ".b", "column 1 is id bigint", "DROP TABLE");
     expect(&f, true, SHOP ".a", "a_trigger", "drop them on the target");
     test_sql(root, "DROP TABLE b; CREATE VIEW b AS SELECT 1; DROP TRIGGER a_trigger;"
@@ -409,6 +457,33 @@ static void looks_at_the_targets_tables(void **state)
     assert_ok(my_check(db, &r, &arena, &same, &e));
     expect(&same, true, "target", "it is the source", "another server");
     my_close(db);
+    my_close(root);
+}
+
+/* Neither TRUNCATE nor DROP TABLE takes a table that a foreign key refers to. */
+static void mends_the_targets_tables(void **state)
+{
+    struct db *root = fit_server();
+    struct db *db = open_role();
+    struct table_list list;
+    struct err e = {0};
+
+    assert_ok(my_tables(db, &selection, &arena, &list, &e));
+    my_close(db);
+    test_sql(root, "INSERT INTO a VALUES (1, 1)");
+    struct findings f = check_target(&list);
+    expect(&f, true, SHOP ".a", "is not empty", "DELETE FROM `" SHOP "`.`a` (of `" SHOP "`.`b`");
+    assert_int_equal(obey(root, &f, "DELETE TRUNCATE"), 1);
+    test_sql(root, "INSERT INTO b VALUES (1, NULL)");
+    f = check_target(&list);
+    assert_int_equal(obey(root, &f, "DELETE TRUNCATE"), 1);
+    f = check_target(&list);
+    expect_fit(&f);
+    test_sql(root, "ALTER TABLE a MODIFY n bigint");
+    f = check_target(&list);
+    assert_int_equal(obey(root, &f, "ALTER DROP"), 1);
+    f = check_target(&list);
+    expect_fit(&f);
     my_close(root);
 }
 
@@ -466,10 +541,12 @@ int main(void)
         cmocka_unit_test(finds_capitals),
         cmocka_unit_test(finds_branches),
         cmocka_unit_test(finds_rights),
+        cmocka_unit_test(gives_what_is_missing),
         cmocka_unit_test(finds_accounts),
         cmocka_unit_test(finds_who_passes),
         cmocka_unit_test(finds_other_databases),
         cmocka_unit_test(looks_at_the_targets_tables),
+        cmocka_unit_test(mends_the_targets_tables),
         cmocka_unit_test(reads_grants),
     };
 
