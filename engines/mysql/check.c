@@ -1,6 +1,7 @@
 /* `check`: what is unfit on one side, each with its remedy. Nothing is changed. Server and rights
- * stand in check_server.c, what only a target is asked in check_target.c, what the fence needs in
- * fence_check.c. What a MySQL target must have for the way back alone is a warning. */
+ * stand in check_server.c, what only a target is asked in check_target.c, what does not come along
+ * in check_carried.c, what the fence needs in fence_check.c. What a MySQL target must have for the
+ * way back alone is a warning. */
 #include "engines/mysql/check.h"
 
 #include <string.h>
@@ -280,7 +281,8 @@ int my_check(struct db *base, const struct check_request *r, struct arena *a, st
                             .found = out};
 
     if (my_rights_load(c.db, a, &c.rights, e) != 0 || chosen_tables(&c, source, e) != 0 ||
-        my_check_server(&c, e) != 0 || check_tables(&c, source, e) != 0 || check_others(&c, e) != 0)
+        my_check_server(&c, e) != 0 || check_tables(&c, source, e) != 0 ||
+        check_others(&c, e) != 0 || (source && my_check_beside(&c, e) != 0))
         return err_wrap(e, "checking the %s", c.side);
     my_check_rights(&c);
     my_fence_findings(c.db, c.side, my_check_schemas(&c), a, out);

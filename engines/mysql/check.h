@@ -31,6 +31,10 @@ int my_check_letter_case(struct my_checking *c, const char *mode, struct err *e)
 /* check_server.c: settings and rights, of either side. */
 int my_check_server(struct my_checking *c, struct err *e);
 void my_check_rights(struct my_checking *c);
+/* check_carried.c: what stands beside the chosen tables and does not come along; and, on a target,
+ * whether anybody may write to them. Warnings. */
+int my_check_beside(struct my_checking *c, struct err *e);
+int my_check_writers(struct my_checking *c, struct err *e);
 /* check_target.c */
 int my_check_target(struct my_checking *c, struct err *e);
 

@@ -234,7 +234,7 @@ int my_check_target(struct my_checking *c, struct err *e)
 {
     check_against_source(c);
     return check_same_server(c, e) != 0 || my_check_letter_case(c, NULL, e) != 0 ||
-                   check_tables(c, e) != 0
+                   check_tables(c, e) != 0 || my_check_writers(c, e) != 0
                ? -1
                : 0;
 }

@@ -3,6 +3,7 @@
 #define LOCKSTEP_ENGINES_MYSQL_FENCE_H
 
 #include "core/buf.h"
+#include "engines/mysql/my.h"
 
 /* One object each, made in this order; `make` has these words replaced:
  *   @NOW@      the server's clock in ms
@@ -18,5 +19,10 @@ extern const unsigned my_fence_object_count;
 
 /* "app@%" at its last @ (without one any host) as two literals: 'app', '%'. */
 void my_fence_account(const char *account, struct buf *out);
+
+/* fence_check.c: the accounts, but ours and those with SUPER, that may write to a database, whether
+ * it exists or not (its name as a literal), by a right on the server, on the database or on one of
+ * its tables; in the arena, "" for none, NULL: we may not look. */
+const char *my_fence_writers(struct my_db *db, const char *database, struct arena *a);
 
 #endif

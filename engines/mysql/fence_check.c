@@ -220,6 +220,28 @@ static const char *writers(struct my_db *db, const char *schemas, struct arena *
     return arena_printf(a, "it has %s", who);
 }
 
+/* In mysql.db the name is a pattern. */
+const char *my_fence_writers(struct my_db *db, const char *database, struct arena *a)
+{
+    return answer_of(
+        db, a,
+        arena_printf(
+            a,
+            NAMES "(SELECT g.user, g.host FROM %s WHERE %s"
+                  " UNION SELECT d.User, d.Host FROM mysql.db d WHERE CONVERT(%s USING utf8mb4)"
+                  " COLLATE utf8mb4_bin LIKE d.Db AND 'Y' IN (d.Insert_priv, d.Update_priv,"
+                  " d.Delete_priv)"
+                  " UNION SELECT t.User, t.Host FROM mysql.tables_priv t WHERE t.Db ="
+                  " CONVERT(%s USING utf8mb4) COLLATE utf8mb4_bin"
+                  " AND concat(t.Table_priv, ',', t.Column_priv) REGEXP 'Insert|Update|Delete') w"
+                  " WHERE concat(w.user, '@', w.host) <> current_user()",
+            db->maria ? MARIA_ACCOUNTS : MYSQL_ACCOUNTS,
+            db->maria ? "g.access & 14 AND NOT g.access & (1 << 15)"
+                      : "'Y' IN (g.Insert_priv, g.Update_priv, g.Delete_priv)"
+                        " AND g.Super_priv <> 'Y'",
+            database, database));
+}
+
 /* Both servers of a migration share the list, so one that is missing here is no fault; all are. */
 static void check_accounts(struct my_db *db, const char *object, const char *schemas,
                            struct arena *a, struct findings *out)

@@ -162,6 +162,8 @@ static int check_kinds(struct check *c, struct err *e)
 
         if (!pg_selected(c->request->selection, schema, name))
             continue;
+        if (kind == 'm' && !c->request->same_engine)
+            continue; /* check_beside tells of it */
         if (kind == 'm')
             check_found(c, false, label, "it is a materialized view: it arrives empty",
                         arena_printf(c->arena, "REFRESH MATERIALIZED VIEW %s on the target",
@@ -201,7 +203,10 @@ static int check_source(struct check *c, struct err *e)
         }
         check_found(c, true, "pg_dump", why.msg, why.hint);
     }
-    return check_kinds(c, e) < 0 ? -1 : check_replica_role(c, false, e);
+    if (check_kinds(c, e) != 0 ||
+        (tables.n > 0 && check_beside(c, &tables, table_oids(c, &tables), e) != 0))
+        return -1;
+    return check_replica_role(c, false, e);
 }
 
 /* ---- target ---- */
@@ -436,7 +441,8 @@ static int check_target(struct check *c, struct err *e)
     return check_same_database(c, e) != 0 ||
                    ask(c, check_target_queries, check_target_nqueries, "{}", e) != 0 ||
                    check_replica_role(c, true, e) != 0 || check_schemas(c, e) != 0 ||
-                   check_extensions(c, e) != 0 || check_tables(c, e) != 0
+                   check_extensions(c, e) != 0 || check_tables(c, e) != 0 ||
+                   check_writers(c, e) != 0
                ? -1
                : 0;
 }

@@ -26,4 +26,9 @@ extern const size_t check_source_nqueries;
 extern const struct check_query check_target_queries[];
 extern const size_t check_target_nqueries;
 
+/* check_carried.c: what stands beside the chosen tables (oids: '{…}') and does not come along; and,
+ * on a target, whether anybody may write to them. Warnings. */
+int check_beside(struct check *c, const struct table_list *tables, const char *oids, struct err *e);
+int check_writers(struct check *c, struct err *e);
+
 #endif

@@ -165,6 +165,11 @@ static int chosen_oids(struct schema_plan *p, struct err *e)
     return rc;
 }
 
+int schema_carried(struct schema_plan *p, struct err *e)
+{
+    return chosen_oids(p, e) == 0 && whole_schemas(p, e) == 0 && schema_closure(p, e) == 0 ? 0 : -1;
+}
+
 /* ---- the plan ---- */
 
 static int step_cmp(const void *x, const void *y)

@@ -49,6 +49,8 @@ int schema_target_index(struct schema_plan *p, const char *schema, const char *n
 int schema_target_constraint(struct schema_plan *p, const char *schema, const char *table,
                              const char *name, struct err *e);
 
+/* Fills p->wanted with what comes along with request->tables and its selection. */
+int schema_carried(struct schema_plan *p, struct err *e);
 /* schema_closure.c: fills p->wanted. */
 int schema_closure(struct schema_plan *p, struct err *e);
 /* schema_index.c: KEY, INDEX, UNIQUE. Fills p->ours. */

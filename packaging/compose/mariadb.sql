@@ -43,6 +43,9 @@ GRANT SELECT ON mysql.global_priv TO lockstep@'%';
 -- To see which procedures and events would come past a closed fence.
 GRANT SELECT ON mysql.proc TO lockstep@'%';
 GRANT SELECT ON mysql.event TO lockstep@'%';
+-- To see whether the applications may write to it.
+GRANT SELECT ON mysql.db TO lockstep@'%';
+GRANT SELECT ON mysql.tables_priv TO lockstep@'%';
 
 -- Last: compose.yaml takes this account as the sign that all is there.
 CREATE USER app@'%' IDENTIFIED BY 'demo-app';

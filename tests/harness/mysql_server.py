@@ -203,10 +203,10 @@ class MysqlServer:
 # The least that lockstep needs on either side: the way back makes a source of the target.
 MARIADB_RIGHTS = ("REPLICATION SLAVE, BINLOG MONITOR, SLAVE MONITOR, READ_ONLY ADMIN, "
                   "CONNECTION ADMIN, RELOAD, PROCESS, SHOW DATABASES, CREATE USER",
-                  ["mysql.global_priv", "mysql.proc", "mysql.event"])
+                  ["mysql.global_priv", "mysql.proc", "mysql.event", "mysql.db", "mysql.tables_priv"])
 MYSQL_RIGHTS = ("REPLICATION SLAVE, REPLICATION CLIENT, SYSTEM_VARIABLES_ADMIN, CONNECTION_ADMIN, "
                 "XA_RECOVER_ADMIN, RELOAD, PROCESS, SHOW DATABASES, CREATE USER, SHOW_ROUTINE, EVENT",
-                ["mysql.user", "mysql.global_grants"])
+                ["mysql.user", "mysql.global_grants", "mysql.db", "mysql.tables_priv"])
 
 
 def make_roles(server, side):

@@ -126,7 +126,9 @@ static void grant_all(struct db *root)
                            " CREATE USER, SHOW_ROUTINE, EVENT ON *.* TO " ROLE "@'%';"
                            "GRANT SELECT ON mysql.user TO " ROLE "@'%';"
                            "GRANT SELECT ON mysql.global_grants TO " ROLE "@'%'");
-    test_sql(root, "GRANT ALL ON lockstep.* TO " ROLE "@'%';"
+    test_sql(root, "GRANT SELECT ON mysql.db TO " ROLE "@'%';"
+                   "GRANT SELECT ON mysql.tables_priv TO " ROLE "@'%';"
+                   "GRANT ALL ON lockstep.* TO " ROLE "@'%';"
                    "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES,"
                    " TRIGGER ON `ls\\_check\\_%`.* TO " ROLE "@'%'");
 }
@@ -355,7 +357,8 @@ static void finds_accounts(void **state)
     test_role("ls_shop", "INSERT ON `ls\\_check\\_%`.*");
     test_role("ls_reader", "SELECT ON *.*");
     test_sql(root, "DROP ROLE IF EXISTS ls_writers; CREATE ROLE ls_writers;"
-                   "GRANT UPDATE (n) ON " SHOP ".a TO ls_writers; DROP USER app@'%'");
+                   "GRANT UPDATE (n) ON " SHOP ".a TO ls_writers; DROP USER app@'%';"
+                   "REVOKE SELECT ON mysql.db FROM " ROLE "@'%'");
     struct findings f = check_source();
     expect(&f, true, "source", "ls_reader@%, ls_shop@%", "accounts: [");
     test_sql(root, "GRANT SELECT ON mysql.* TO " ROLE "@'%'");
@@ -460,6 +463,55 @@ static void looks_at_the_targets_tables(void **state)
     my_close(root);
 }
 
+static void what_does_not_come_along(void **state)
+{
+    struct db *root = fit_server();
+
+    test_sql(root, "CREATE VIEW v AS SELECT id FROM a; CREATE VIEW `the view` AS SELECT 1;"
+                   "CREATE PROCEDURE p() SELECT 1; CREATE FUNCTION f() RETURNS int DETERMINISTIC"
+                   " RETURN 1; CREATE EVENT nightly ON SCHEDULE EVERY 1 DAY DO SELECT 1;"
+                   "CREATE TRIGGER b_trigger BEFORE INSERT ON b FOR EACH ROW SET NEW.a = NEW.a");
+    struct findings f = check_source();
+    expect(&f, false, "database " SHOP, "2 views are not carried: the view, v",
+           "mysqldump --no-data " SHOP " 'the view' v");
+    expect(&f, false, "database " SHOP, "2 procedures and functions are not carried: f, p",
+           "--routines " SHOP);
+    expect(&f, false, "database " SHOP, "1 event is not carried: nightly", "--events " SHOP);
+    expect(&f, false, "database " SHOP, "1 trigger is not carried: b_trigger",
+           "--triggers " SHOP " b");
+    expect_fit(&f);
+    my_close(root);
+}
+
+/* By a right on the database, where it does not exist yet, too, or on a table. */
+static void nobody_may_write_on_the_target(void **state)
+{
+    struct db *root = fit_server();
+    struct db *db = open_role();
+    struct table_list list;
+    struct err e = {0};
+
+    assert_ok(my_tables(db, &selection, &arena, &list, &e));
+    my_close(db);
+    struct findings f = check_target(&list);
+    expect(&f, false, "database " SHOP, "behind the switch the applications are refused",
+           "GRANT SELECT, INSERT, UPDATE, DELETE ON `" SHOP "`.* TO");
+    test_sql(root, "GRANT SELECT ON " SHOP ".* TO app@'%'");
+    f = check_target(&list);
+    expect(&f, false, "database " SHOP, "the applications are refused", "Rights");
+    test_sql(root, "GRANT INSERT ON " SHOP ".a TO app@'%'");
+    f = check_target(&list);
+    assert_null(search(&f, "database " SHOP, "the applications are refused"));
+    test_sql(root, "REVOKE ALL, GRANT OPTION FROM app@'%'; DROP DATABASE " SHOP ";"
+                   "GRANT UPDATE ON `ls\\_check\\_s%`.* TO app@'%'");
+    f = check_target(&list);
+    assert_null(search(&f, "database " SHOP, "the applications are refused"));
+    test_sql(root, "REVOKE SELECT ON mysql.db FROM " ROLE "@'%'");
+    f = check_target(&list);
+    expect(&f, false, "account '" ROLE, "may not see whether", "GRANT SELECT ON mysql.db TO '");
+    my_close(root);
+}
+
 /* Neither TRUNCATE nor DROP TABLE takes a table that a foreign key refers to. */
 static void mends_the_targets_tables(void **state)
 {
@@ -546,6 +598,8 @@ int main(void)
         cmocka_unit_test(finds_who_passes),
         cmocka_unit_test(finds_other_databases),
         cmocka_unit_test(looks_at_the_targets_tables),
+        cmocka_unit_test(what_does_not_come_along),
+        cmocka_unit_test(nobody_may_write_on_the_target),
         cmocka_unit_test(mends_the_targets_tables),
         cmocka_unit_test(reads_grants),
     };

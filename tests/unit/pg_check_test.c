@@ -5,6 +5,14 @@
 #define TARGET "check_target"
 #define ROLE "check_test_role"
 
+/* Somebody may write to whatever our role makes. */
+#define RIGHTS_AHEAD                                                                               \
+    "ALTER DEFAULT PRIVILEGES GRANT INSERT ON TABLES TO check_test_plain;"                         \
+    "ALTER DEFAULT PRIVILEGES GRANT USAGE ON SCHEMAS TO check_test_plain"
+#define NO_RIGHTS_AHEAD                                                                            \
+    "ALTER DEFAULT PRIVILEGES REVOKE INSERT ON TABLES FROM check_test_plain;"                      \
+    "ALTER DEFAULT PRIVILEGES REVOKE USAGE ON SCHEMAS FROM check_test_plain"
+
 static struct db *source;
 static struct db *target;
 static struct arena arena;
@@ -18,6 +26,7 @@ static int group_setup(void **state)
     test_database(TARGET, ROLE);
     source = test_open(test_uri(SOURCE, ROLE), DB_CONTROL);
     target = test_open(test_uri(TARGET, ROLE), DB_CONTROL);
+    test_sql(target, RIGHTS_AHEAD);
     test_sql(source, "CREATE SCHEMA shop;"
                      "CREATE TABLE shop.good (id int PRIMARY KEY, name varchar(10) NOT NULL);"
                      "CREATE TABLE shop.full (a int); ALTER TABLE shop.full REPLICA IDENTITY FULL");
@@ -51,7 +60,7 @@ static struct findings check_side(struct db *db, struct check_request r)
     struct findings f = {0};
     struct err e = {0};
 
-    r.selection = &everything;
+    r.selection = r.selection != NULL ? r.selection : &everything;
     r.pg_bindir = r.pg_bindir != NULL ? r.pg_bindir : getenv("LOCKSTEP_TEST_PG_BINDIR");
     assert_ok(pg_check(db, &r, &arena, &f, &e));
     leave_out_ddl(&f);
@@ -60,7 +69,7 @@ static struct findings check_side(struct db *db, struct check_request r)
 
 static struct findings check_source_now(void)
 {
-    return check_side(source, (struct check_request){.side = SIDE_SOURCE});
+    return check_side(source, (struct check_request){.side = SIDE_SOURCE, .same_engine = true});
 }
 
 static struct findings check_target_now(void)
@@ -166,6 +175,54 @@ static void tables_that_do_not_replicate_are_named(void **state)
     test_sql(source, "DROP TABLE shop.\"no Key %s\", shop.nothing, shop.unlogged, shop.child,"
                      " shop.parent, shop.gen, shop.rls, shop.trig; DROP MATERIALIZED VIEW shop.mat;"
                      "DROP FUNCTION shop.f()");
+}
+
+/* Of a schema that is chosen whole all comes along, but what needs a table that is left out. */
+static void what_does_not_come_along(void **state)
+{
+    static const char *const good = "shop.good";
+    static const char *const full = "shop.full";
+    static const struct selection one = {.include = &good, .ninclude = 1};
+    static const struct selection but_one = {.exclude = &full, .nexclude = 1};
+    struct check_request r = {.side = SIDE_SOURCE, .same_engine = true};
+
+    test_sql(source,
+             "CREATE VIEW shop.\"a View\" AS SELECT id FROM shop.good;"
+             "CREATE VIEW shop.fuller AS SELECT * FROM shop.full;"
+             "CREATE VIEW shop.over AS SELECT * FROM shop.fuller;"
+             "CREATE MATERIALIZED VIEW shop.mat AS SELECT 1 AS one;"
+             "CREATE SEQUENCE shop.tickets; CREATE SEQUENCE shop.used;"
+             "ALTER TABLE shop.good ADD n int DEFAULT nextval('shop.used'), ADD m serial;"
+             "CREATE FUNCTION shop.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';"
+             "CREATE TRIGGER t BEFORE INSERT ON shop.good FOR EACH ROW EXECUTE FUNCTION shop.f();"
+             "CREATE POLICY p ON shop.good USING (true)");
+    struct findings f = check_source_now();
+    assert_int_equal(f.n, 1);
+    assert_finding(&f, false, "shop.mat", "arrives empty", "REFRESH");
+    r.selection = &but_one;
+    f = check_side(source, r);
+    assert_finding(&f, false, "views", "2 views are not carried: shop.fuller, shop.over",
+                   "pg_dump -s -O -x -t 'shop.fuller' -t 'shop.over' -d SOURCE");
+    r.selection = &one;
+    f = check_side(source, r);
+    assert_finding(&f, false, "views", "3 views are not carried: shop.\"a View\", shop.fuller",
+                   "-t 'shop.\"a View\"' ");
+    assert_finding(&f, false, "materialized views", "1 materialized view is not carried",
+                   "pg_dump");
+    assert_finding(&f, false, "sequences that no column owns", "not carried: shop.tickets",
+                   "-t 'shop.tickets' -d");
+    assert_finding(&f, false, "functions and procedures", "shop.f()",
+                   "ARRAY['shop.f()'::regprocedure]");
+    assert_finding(&f, false, "triggers", "t on shop.good", "--section=post-data");
+    assert_int_equal(f.n, 5); /* a policy goes with its table */
+    r = (struct check_request){.side = SIDE_SOURCE};
+    f = check_side(source, r);
+    assert_finding(&f, false, "views", "3 views", "in its own SQL");
+    assert_finding(&f, false, "row security policies", "p on shop.good", "--section=post-data");
+    assert_int_equal(f.n, 6);
+    test_sql(source, "DROP VIEW shop.\"a View\", shop.over, shop.fuller; DROP MATERIALIZED VIEW"
+                     " shop.mat; ALTER TABLE shop.good DROP n, DROP m; DROP SEQUENCE shop.tickets,"
+                     " shop.used; DROP POLICY p ON shop.good; DROP FUNCTION shop.f() CASCADE");
 }
 
 /* The apply worker passes the fence's statement triggers. TARGET's database publishes. */
@@ -299,6 +356,28 @@ static void what_stands_on_the_target(void **state)
     test_sql(target, "DROP SCHEMA lockstep CASCADE");
 }
 
+static void nobody_may_write_on_the_target(void **state)
+{
+    test_sql(target, NO_RIGHTS_AHEAD);
+    struct findings f = check_target_now();
+    assert_finding(&f, false, "rights", "will be allowed to write to 2 of the tables (shop.",
+                   "ALTER DEFAULT PRIVILEGES FOR ROLE " ROLE);
+    test_sql(target,
+             "CREATE SCHEMA shop;"
+             "CREATE TABLE shop.good (id int PRIMARY KEY, name varchar(10) NOT NULL);"
+             "CREATE TABLE shop.full (a int); GRANT INSERT ON shop.full TO check_test_plain;"
+             "GRANT SELECT ON shop.good TO check_test_plain");
+    f = check_target_now();
+    assert_finding(&f, false, "rights", "may write to 2 of the tables", "GRANT SELECT, INSERT");
+    test_sql(target, "GRANT USAGE ON SCHEMA shop TO check_test_plain");
+    f = check_target_now();
+    assert_finding(&f, false, "rights", "may write to 1 of the tables (shop.good)", "GRANT SELECT");
+    test_sql(target, "GRANT INSERT ON shop.good TO PUBLIC");
+    f = check_target_now();
+    assert_int_equal(f.n, 0);
+    test_sql(target, "DROP SCHEMA shop CASCADE;" RIGHTS_AHEAD);
+}
+
 static void rights_on_the_target(void **state)
 {
     struct db *admin = test_open(test_uri(TARGET, NULL), DB_CONTROL);
@@ -344,10 +423,12 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_sound_pair_has_no_findings),
         cmocka_unit_test(tables_that_do_not_replicate_are_named),
+        cmocka_unit_test(what_does_not_come_along),
         cmocka_unit_test(tables_that_a_subscription_feeds),
         cmocka_unit_test(rights_and_names_on_the_source),
         cmocka_unit_test(a_server_without_free_slots),
         cmocka_unit_test(what_stands_on_the_target),
+        cmocka_unit_test(nobody_may_write_on_the_target),
         cmocka_unit_test(rights_on_the_target),
         cmocka_unit_test(extensions_that_cannot_be_had),
     };
