@@ -193,7 +193,7 @@ enum block_format { BLOCK_NATIVE, BLOCK_ROWS };
 struct block {
     enum block_format format;
     const char *data; /* native: bytes of the engine's own bulk format, opaque */
-    size_t len;
+    size_t len;       /* of what was read, in either format: it is counted, and throttled by */
     const struct row *const *rows; /* rows */
     size_t nrows;
 };

@@ -212,6 +212,8 @@ static int out_rows(struct copy_read *c, struct block *out)
 {
     *out = (struct block){
         .format = BLOCK_ROWS, .rows = (const struct row *const *)c->rows, .nrows = c->nrows};
+    for (size_t i = 0; i < c->nrows; i++)
+        out->len += row_bytes(c->rows[i]);
     return 1;
 }
 

@@ -130,8 +130,10 @@ static void move(const struct table *t, enum block_format format, bool reread)
     assert_ok(pg_begin(loader, &e));
     test_sql(loader, "TRUNCATE s.nasty");
     assert_ok(pg_load_begin(loader, t, format, &e));
-    while ((rc = pg_read_next(reader, &b, &e)) > 0)
+    while ((rc = pg_read_next(reader, &b, &e)) > 0) {
+        assert_true(b.len > 0); /* status and max_rate count it */
         assert_ok(pg_load_block(loader, &b, &e));
+    }
     assert_ok(rc);
     assert_ok(pg_load_end(loader, &loaded, &e));
     assert_ok(pg_commit(loader, &e));
