@@ -2,6 +2,7 @@
 #include "cli/cli.h"
 #include "core/run.h"
 #include "observe/observe.h"
+#include "run/run.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -56,7 +57,7 @@ static int look(struct cli *c, struct looking *l, bool watch, struct err *e)
     buf_init(&page, BUF_MAX_TEXT);
     if (connect_ends(l, e) < 0)
         goto out;
-    struct observe_ends ends = {&l->x.m, l->target, l->source, l->trouble, l->way};
+    struct observe_ends ends = {&l->x.m, l->target, l->source, l->trouble, l->way, holder_is_dead};
     if (observe(&ends, &a, &o, e) < 0)
         goto out;
     if (c->json) {

@@ -208,10 +208,23 @@ static void add_table(struct buf *out, const struct observed_table *t, bool bars
     buf_addc(out, '\n');
 }
 
+static const char *next_of_switched(const struct observation *o)
+{
+    if (!o->way_back)
+        return "lockstep finish, when the applications are content";
+    return o->unwell ? "lockstep finish, when the applications are content; before a rollback mend "
+                       "what the warnings say"
+                     : "lockstep finish, when the applications are content, or lockstep rollback";
+}
+
 const char *observe_next(const struct observation *o)
 {
     if (!o->phase)
         return "lockstep check, then lockstep run";
+    if (strcmp(o->phase, "finished") == 0 || strcmp(o->phase, "abandoned") == 0)
+        return "lockstep finish";
+    if (o->again)
+        return o->again;
     for (size_t i = 0; i < o->ntables; i++) {
         if (strcmp(o->tables[i].lane, "parked") == 0)
             return "mend what the reason says, then lockstep tables resume NAME (or recopy NAME)";
@@ -219,13 +232,11 @@ const char *observe_next(const struct observation *o)
     if (o->way_back && o->way_back->nparked && strcmp(o->direction, "back") == 0)
         return "mend what the reason says, then lockstep tables resume NAME";
     if (strcmp(o->phase, "switched") == 0)
-        return o->way_back
-                   ? "lockstep finish, when the applications are content, or lockstep rollback"
-                   : "lockstep finish, when the applications are content";
-    if (strcmp(o->phase, "finished") == 0 || strcmp(o->phase, "abandoned") == 0)
-        return "lockstep finish";
+        return next_of_switched(o);
     if (!o->running)
         return "lockstep run";
+    if (o->unwell)
+        return "mend what the warnings say; lockstep status --watch";
     if (strcmp(o->phase, "following") == 0)
         return "lockstep verify, then lockstep cutover";
     return "lockstep status --watch";

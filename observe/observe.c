@@ -1,6 +1,7 @@
 #include "observe/observe.h"
 
 #include "journal/journal.h"
+#include "observe/conduct.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -101,14 +102,21 @@ static void warn(struct gather *g, const char *text)
     o->warnings = grown;
 }
 
+/* Of something without which no cutover is to be advised. */
+static void warn_unwell(struct gather *g, const char *text)
+{
+    warn(g, text);
+    g->out->unwell = true;
+}
+
 /* The way back's facts stand on the source; without it they are only not known. */
-static int read_rollback(struct db *source, json_t **body, struct err *e)
+static int read_rollback(struct db *source, json_t **body, int64_t *version, struct err *e)
 {
     bool exists;
 
     if (source->engine->control_exists(source, &exists, e) < 0)
         return -1;
-    return exists && fact_read(source, "cutover", "back", body, NULL, e) < 0 ? -1 : 0;
+    return exists && fact_read(source, "cutover", "back", body, version, e) < 0 ? -1 : 0;
 }
 
 static const char *json_text(struct arena *a, const json_t *v)
@@ -145,6 +153,40 @@ static int gather_foreign(struct gather *g, struct db *db, enum db_side side, st
     return 0;
 }
 
+/* A direction's row. What the source does not tell is only not known. */
+static int gather_conduct(struct gather *g, bool back, const json_t *row, int64_t version)
+{
+    const char *told;
+    const char *next;
+    struct err ignored;
+
+    if (conduct_look(g->ends, back, row, version, g->a, &told, &next, back ? &ignored : g->e) < 0)
+        return back ? 0 : -1;
+    if (!told)
+        return 0;
+    warn(g, told);
+    g->out->again = next;
+    return 0;
+}
+
+/* Of the switch that was made last, in whichever direction. */
+static void gather_hook(struct gather *g, const json_t *row, bool back)
+{
+    const char *state = fact_text(row, "state");
+    const char *hook = fact_text(row, "hook");
+    const char *command = back ? "rollback" : "cutover";
+
+    if (!state || strcmp(state, "switched") != 0 || !fact_bool(row, "hook_failed"))
+        return;
+    warn(g, arena_printf(g->a,
+                         "the on_switch hook of the %s failed (%s): the traffic may not have been "
+                         "moved to the %s",
+                         command, hook ? hook : "why is not known", back ? "source" : "target"));
+    if (!g->out->again)
+        g->out->again =
+            arena_printf(g->a, "mend the hook, then lockstep %s, which runs it again", command);
+}
+
 static int gather_phase(struct gather *g)
 {
     struct db *db = g->ends->target;
@@ -154,11 +196,13 @@ static int gather_phase(struct gather *g)
     json_t *cutover = NULL;
     json_t *caught = NULL;
     json_t *finish = NULL;
+    int64_t forward_version;
+    int64_t back_version;
     int rc = -1;
 
     if (g->ends->source)
-        read_rollback(g->ends->source, &rollback, &ignored);
-    if (fact_read(db, "cutover", "forward", &cutover, NULL, g->e) < 0 ||
+        read_rollback(g->ends->source, &rollback, &back_version, &ignored);
+    if (fact_read(db, "cutover", "forward", &cutover, &forward_version, g->e) < 0 ||
         fact_read(db, "status", "caught_up", &caught, NULL, g->e) < 0 ||
         fact_read(db, "request", "finish", &finish, NULL, g->e) < 0 ||
         load_phase_get(db, &f.load, g->e) < 0)
@@ -172,6 +216,11 @@ static int gather_phase(struct gather *g)
     g->out->phase = arena_strdup(g->a, observe_phase(&f));
     if (finish)
         g->out->phase = fact_bool(finish, "abandon") ? "abandoned" : "finished";
+    else if (gather_conduct(g, false, cutover, forward_version) < 0 ||
+             (rollback && gather_conduct(g, true, rollback, back_version) < 0))
+        goto out;
+    else
+        gather_hook(g, f.rolled_back ? rollback : cutover, f.rolled_back);
     rc = 0;
 out:
     json_decref(rollback);
@@ -281,9 +330,15 @@ static void warn_stages(struct gather *g, const json_t *process, const char *of)
         const char *error = fact_text(stage, "error");
 
         if (error)
-            warn(g, arena_printf(g->a, "%s%s has been failing for %d s: %s", name, of,
-                                 (int)fact_int(stage, "for_s", 0), error));
+            warn_unwell(g, arena_printf(g->a, "%s%s has been failing for %d s: %s", name, of,
+                                        (int)fact_int(stage, "for_s", 0), error));
     }
+}
+
+/* A process that was killed keeps its leases for a while. */
+static bool is_dead(const struct gather *g, const char *holder)
+{
+    return holder && g->ends->holder_is_dead && g->ends->holder_is_dead(holder);
 }
 
 /* Who runs what: one process, or each role one of its own. */
@@ -307,7 +362,7 @@ static int gather_leases(struct gather *g)
 
         if (rc < 0)
             return -1;
-        held[i] = rc > 0;
+        held[i] = rc > 0 && !is_dead(g, holder);
         if (held[i] && !g->out->running)
             g->out->running = arena_strdup(g->a, holder);
     }
@@ -315,7 +370,7 @@ static int gather_leases(struct gather *g)
         warn(g, "no process runs this migration: lockstep run goes on");
     for (size_t i = 0; g->out->running && i < n; i++) {
         if (!held[i] && roles[i].missing)
-            warn(g, roles[i].missing);
+            warn_unwell(g, roles[i].missing);
     }
     return 0;
 }
@@ -343,7 +398,8 @@ static int gather_run(struct gather *g)
         db->engine->fact_scan(db, "status", "process/", &facts, &n, g->e) < 0)
         return -1;
     for (size_t i = 0; i < n; i++) {
-        if (now - fact_int(facts[i].body, "at_ms", 0) <= STATUS_FRESH_MS)
+        if (now - fact_int(facts[i].body, "at_ms", 0) <= STATUS_FRESH_MS &&
+            !is_dead(g, fact_text(facts[i].body, "holder")))
             add_process(g, facts[i].body);
     }
     facts_release(facts, n);
@@ -388,7 +444,8 @@ static int read_way(struct gather *g, struct observed_way *way, struct err *e)
         db->engine->fact_scan(db, "status", "process/", &facts, &n, e) < 0)
         return -1;
     for (size_t i = 0; i < n; i++) {
-        if (clock - fact_int(facts[i].body, "at_ms", 0) <= STATUS_FRESH_MS)
+        if (clock - fact_int(facts[i].body, "at_ms", 0) <= STATUS_FRESH_MS &&
+            !is_dead(g, fact_text(facts[i].body, "holder")))
             warn_stages(g, facts[i].body, " of the way back");
     }
     facts_release(facts, n);
@@ -456,17 +513,19 @@ static void gather_source(struct gather *g)
     struct err e;
 
     if (!source) {
-        warn(g, arena_printf(g->a, "the source cannot be read: %s",
-                             g->ends->source_trouble ? g->ends->source_trouble : "no connection"));
+        warn_unwell(
+            g, arena_printf(g->a, "the source cannot be read: %s",
+                            g->ends->source_trouble ? g->ends->source_trouble : "no connection"));
         return;
     }
     if (source->engine->retention(source, g->a, &r, &e) < 0) {
-        warn(g, arena_printf(g->a, "the source's retained log cannot be read: %s", e.msg));
+        warn_unwell(g, arena_printf(g->a, "the source's retained log cannot be read: %s", e.msg));
         return;
     }
     if (r.lost)
-        warn(g, arena_printf(g->a, "the source no longer keeps the log for this migration (%s)",
-                             r.state));
+        warn_unwell(g,
+                    arena_printf(g->a, "the source no longer keeps the log for this migration (%s)",
+                                 r.state));
     else
         g->out->retained_bytes = (int64_t)r.retained_bytes;
 }
@@ -480,7 +539,7 @@ static void gather_journal(struct gather *g)
     int found = journal_stat(&m->journal, &stats, &e);
 
     if (found < 0)
-        warn(g, arena_printf(g->a, "the journal cannot be read: %s", e.msg));
+        warn_unwell(g, arena_printf(g->a, "the journal cannot be read: %s", e.msg));
     if (found <= 0)
         return;
     g->out->journal_bytes = (int64_t)stats.bytes;

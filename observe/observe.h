@@ -64,6 +64,9 @@ struct observation {
     int64_t changes;         /* applied since the beginning */
     int64_t rate;            /* bytes copied a second, at present */
     const char *running;     /* the holder of the lease "run", NULL: none */
+    const char *again;       /* what is to be said to end a switch that nobody conducts, or to move
+                                the traffic that its hook did not move; NULL: nothing */
+    bool unwell;             /* something fails that a cutover needs: the warnings tell what */
     size_t nwarnings;
     const char **warnings;
 };
@@ -75,6 +78,8 @@ struct observe_ends {
     const char *source_trouble;
     struct db *way; /* the target again, opened as the way back's source; NULL: what it keeps for
                        the way back is not known */
+    /* Is the process behind a lease's holder certainly dead? NULL: never known. */
+    bool (*holder_is_dead)(const char *holder);
 };
 
 /* -1 only if the target cannot be read. */

@@ -164,7 +164,8 @@ static int look(struct watch *w, struct arena *a, struct observation *o, struct 
     if (connect_ends(w, e) < 0)
         return -1;
     test_source(w);
-    struct observe_ends ends = {w->o.m, w->target, w->source, w->source_trouble, w->way};
+    struct observe_ends ends = {w->o.m, w->target,          w->source, w->source_trouble,
+                                w->way, w->o.holder_is_dead};
     if (observe(&ends, a, o, e) < 0)
         return -1;
     open_way(w, o);

@@ -12,6 +12,7 @@ struct watch_options {
     /* Does this process itself fare well? If not, why. Called from another thread. */
     bool (*healthy)(void *ctx, char *why, size_t size);
     void *ctx;
+    bool (*holder_is_dead)(const char *holder); /* as observe_ends' */
 };
 
 struct watch;

@@ -294,7 +294,7 @@ void house_farewell(struct house *h, struct db *target)
 
 static int print_progress(struct house *h, struct db *target, struct err *e)
 {
-    struct observe_ends ends = {h->m, target, h->source, h->source_trouble, NULL};
+    struct observe_ends ends = {h->m, target, h->source, h->source_trouble, NULL, holder_is_dead};
     int64_t every = isatty(STDERR_FILENO) ? LINE_TTY_MS : LINE_CALM_MS;
     struct observation o;
     struct arena a = ARENA_INIT;

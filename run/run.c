@@ -272,8 +272,12 @@ static bool is_healthy(void *ctx, char *why, size_t size)
 
 static struct watch *open_page(struct supervisor *s)
 {
-    struct watch_options o = {
-        .m = s->r->m, .listen = s->r->listen, .role = s->r->role, .healthy = is_healthy, .ctx = s};
+    struct watch_options o = {.m = s->r->m,
+                              .listen = s->r->listen,
+                              .role = s->r->role,
+                              .healthy = is_healthy,
+                              .ctx = s,
+                              .holder_is_dead = holder_is_dead};
     struct watch *w = NULL;
     struct err e = {0};
     char url[100];
