@@ -8,6 +8,13 @@
 
 /* A marker needs to pass what lies between; more than this does not pass in a pause. */
 #define LAG_MAX_BYTES (UINT64_C(64) * 1024 * 1024)
+/* What a stage says of itself counts for so long: it says it every few seconds. */
+#define SAID_MS 15000
+/* A server that restarts is trouble for a moment, and no reason to take a switch back. */
+#define TROUBLE_S 10
+
+/* As their leases are named, and what they say of themselves. */
+static const char *const stages[2] = {"capture", "apply"};
 
 __attribute__((format(printf, 3, 4))) static int answer(struct check_result *out, bool holds,
                                                         const char *fmt, ...)
@@ -120,24 +127,81 @@ out:
     return rc;
 }
 
+static bool is_dead(const struct cutover *c, const char *holder)
+{
+    return holder && c->r->holder_is_dead && c->r->holder_is_dead(holder);
+}
+
+/* 1 it runs, 0 it does not, and why, -1. A process that was killed keeps its lease for a while. */
+static int stage_runs(struct cutover *c, const char *name, char *why, size_t size, struct err *e)
+{
+    char holder[HOLDER_MAX];
+    int rc = lease_held(c->opening, name, holder, sizeof(holder), e);
+
+    if (rc < 0 || (rc > 0 && !is_dead(c, holder)))
+        return rc;
+    if (rc > 0)
+        snprintf(why, size, "the process %s is dead", holder);
+    else
+        snprintf(why, size, "no process holds the lease");
+    return 0;
+}
+
+static void judge_trouble(struct check_result *out, const json_t *process, int64_t age_ms)
+{
+    for (size_t i = 0; out->holds && i < sizeof(stages) / sizeof(stages[0]); i++) {
+        const json_t *stage = json_object_get(json_object_get(process, "stages"), stages[i]);
+        const char *error = fact_text(stage, "error");
+        int64_t since_s = fact_int(stage, "for_s", 0) + age_ms / 1000;
+
+        if (error && since_s >= TROUBLE_S)
+            answer(out, false, "%s has been failing for %lld s: %.330s", stages[i],
+                   (long long)since_s, error);
+    }
+}
+
+/* What the processes say of themselves, each in a fact of its own beside the leases. */
+static int look_trouble(struct cutover *c, struct check_result *out, struct err *e)
+{
+    struct fact *facts;
+    int64_t now;
+    size_t n;
+
+    if (c->opening->engine->clock_ms(c->opening, &now, e) < 0 ||
+        c->opening->engine->fact_scan(c->opening, "status", "process/", &facts, &n, e) < 0)
+        return -1;
+    for (size_t i = 0; i < n; i++) {
+        int64_t age = now - fact_int(facts[i].body, "at_ms", 0);
+
+        if (age <= SAID_MS && !is_dead(c, fact_text(facts[i].body, "holder")))
+            judge_trouble(out, facts[i].body, age > 0 ? age : 0);
+    }
+    facts_release(facts, n);
+    remedy(out, "mend that; lockstep status shows when it goes on");
+    return 0;
+}
+
 static int look_stages(struct cutover *c, struct check_result *out, struct err *e)
 {
-    static const char *const names[] = {"capture", "apply"};
-    bool held[2];
+    bool runs[2];
+    char why[HOLDER_MAX + 40];
 
     for (int i = 0; i < 2; i++) {
-        int rc = lease_held(c->opening, names[i], NULL, 0, e);
+        int rc = stage_runs(c, stages[i], why, sizeof(why), e);
 
         if (rc < 0)
             return -1;
-        held[i] = rc > 0;
+        runs[i] = rc > 0;
     }
-    if (held[0] && held[1])
-        return answer(out, true, "capture and apply are running");
-    answer(out, false, "%s not running (no process holds the lease)",
-           !held[0] && !held[1] ? "capture and apply are"
-           : !held[0]           ? "capture is"
-                                : "apply is");
+    if (runs[0] && runs[1]) {
+        answer(out, true, "capture and apply are running");
+        return look_trouble(c, out, e);
+    }
+    answer(out, false, "%s not running (%s)",
+           !runs[0] && !runs[1] ? "capture and apply are"
+           : !runs[0]           ? "capture is"
+                                : "apply is",
+           why);
     remedy(out, "lockstep run");
     return 0;
 }
@@ -164,9 +228,7 @@ static int look_lag(struct cutover *c, struct check_result *out, struct err *e)
 /* A command that was killed leaves its request; apply does not stand still for it for long. */
 static bool is_stale(const struct cutover *c, const struct fact *request)
 {
-    const char *holder = fact_text(request->body, "holder");
-
-    return holder && c->r->holder_is_dead && c->r->holder_is_dead(holder);
+    return is_dead(c, fact_text(request->body, "holder"));
 }
 
 static int look_quiet(struct cutover *c, struct check_result *out, struct err *e)
@@ -290,6 +352,20 @@ static int look_foreign(struct cutover *c, struct check_result *out, struct err 
     return 0;
 }
 
+static int look_hook(struct cutover *c, struct check_result *out, struct err *e)
+{
+    char why[300];
+
+    (void)e;
+    if (!c->r->on_switch)
+        return answer(out, true, "there is none: the traffic is moved by hand");
+    if (cutover_hook_starts(c->r->on_switch, c->r->folder, why, sizeof(why)))
+        return answer(out, true, "nothing stands in the way of starting on_switch");
+    answer(out, false, "on_switch cannot be started: %s", why);
+    remedy(out, "correct cutover.on_switch, or make that file executable");
+    return 0;
+}
+
 const struct check cutover_checks[CUTOVER_CHECKS] = {
     {CHECK_LOADED, "load", look_loaded},
     {CHECK_LANES, "tables", look_lanes},
@@ -302,6 +378,7 @@ const struct check cutover_checks[CUTOVER_CHECKS] = {
     {CHECK_FOREIGN, "foreign writes", look_foreign},
     {CHECK_FENCES, "fences", look_fences},
     {CHECK_SHAPES, "shapes", look_shapes},
+    {CHECK_HOOK, "hook", look_hook},
 };
 
 int checks_demand(struct cutover *c, unsigned wanted, struct err *e)

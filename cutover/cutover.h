@@ -54,7 +54,7 @@ int cutover_state_parse(const char *name);
 enum cutover_check {
     CHECK_LOADED = 1,          /* the load is done, constraints and statistics are there */
     CHECK_LANES = 2,           /* every table follows */
-    CHECK_STAGES = 4,          /* capture and apply are running */
+    CHECK_STAGES = 4,          /* capture and apply are running, and have no lasting trouble */
     CHECK_LAG = 8,             /* apply is close behind */
     CHECK_QUIET = 16,          /* no command waits for apply to stand still */
     CHECK_CLOSING_OPEN = 32,   /* nobody else holds the closing side's fence */
@@ -62,9 +62,10 @@ enum cutover_check {
     CHECK_IN_TIME = 128, /* writes have been held for less than max_pause, the lease is ours */
     CHECK_FOREIGN = 256, /* nothing came past the seal of the side that opens, or it may stay */
     CHECK_FENCES = 512,  /* no other migration has moved the fences of these databases */
-    CHECK_SHAPES = 1024  /* the tables of the closing side are as they were planned */
+    CHECK_SHAPES = 1024, /* the tables of the closing side are as they were planned */
+    CHECK_HOOK = 2048    /* the on_switch hook can be started, as far as can be told */
 };
-#define CUTOVER_CHECKS 11
+#define CUTOVER_CHECKS 12
 
 struct cutover;
 
@@ -117,7 +118,8 @@ struct cutover_request {
     bool rehearse; /* everything but the fence of the closing side, then back to how it was */
     int rounds;    /* of measuring, for the prediction; 0: as many as are good */
     bool threads;  /* renew the lease from a thread of its own; false (simulation): in the steps */
-    /* Is the process behind this lease holder certainly dead? NULL: never known. */
+    /* Is the process behind a lease's holder (ours, or a stage's) certainly dead? NULL: never
+     * known. */
     bool (*holder_is_dead)(const char *holder);
     /* Tells how far it is; may be NULL. */
     void (*say)(void *ctx, const char *line);
@@ -156,6 +158,10 @@ int cutover_is_over(const struct cutover_request *r, bool *over, struct err *e);
 /* The road from here, one line a call: each row, what undoes it, and how its guards stand now.
  * Changes nothing. *ready: cutover_run would begin. */
 int cutover_explain(const struct cutover_request *r, bool *ready, struct err *e);
+
+/* Can /bin/sh start `command` in `folder` (NULL: here)? As far as it can be told without a shell:
+ * false, and why, if its first word is a path at which no executable file stands. */
+bool cutover_hook_starts(const char *command, const char *folder, char *why, size_t size);
 
 /* The diagram and the table of docs/cutover.md, which come from the rows, line by line. */
 void cutover_print_page(void (*emit)(const char *line, void *ctx), void *ctx);

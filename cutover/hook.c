@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -98,6 +99,47 @@ static int await(pid_t pid, int *status, bool *stopped, struct err *e)
     waitpid(pid, status, 0);
     return 0;
 }
+
+/* ---- can it be started? ---- */
+
+/* The first word, if it is a path that no shell would change. False: what it starts only a shell
+ * can tell. */
+static bool plain_path(const char *command, char *out, size_t size)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                                "/._+,:@%-";
+    size_t len;
+
+    command += strspn(command, " \t\n");
+    len = strspn(command, plain);
+    if (len == 0 || len >= size || !memchr(command, '/', len) || !strchr(" \t\n", command[len]))
+        return false;
+    snprintf(out, size, "%.*s", (int)len, command);
+    return true;
+}
+
+bool cutover_hook_starts(const char *command, const char *folder, char *why, size_t size)
+{
+    char word[1000];
+    char path[2000];
+    struct stat file;
+
+    if (!plain_path(command, word, sizeof(word)))
+        return true;
+    snprintf(path, sizeof(path), "%s%s%s", word[0] != '/' && folder ? folder : "",
+             word[0] != '/' && folder ? "/" : "", word);
+    if (stat(path, &file) != 0)
+        snprintf(why, size, "%s: %s", path, strerror(errno));
+    else if (!S_ISREG(file.st_mode))
+        snprintf(why, size, "%s is no file", path);
+    else if (access(path, X_OK) != 0)
+        snprintf(why, size, "%s is not executable", path);
+    else
+        return true;
+    return false;
+}
+
+/* ---- running it ---- */
 
 int hook_run(struct cutover *c, char *failed, size_t size, struct err *e)
 {

@@ -68,7 +68,7 @@ const struct cutover_row rehearsal_row = {
     .to = CUTOVER_PREPARED,
     .again = true,
     .guard = CHECK_LOADED | CHECK_LANES | CHECK_STAGES | CHECK_LAG | CHECK_QUIET |
-             CHECK_CLOSING_OPEN | CHECK_FENCES | CHECK_SHAPES,
+             CHECK_CLOSING_OPEN | CHECK_FENCES | CHECK_SHAPES | CHECK_HOOK,
     .step = step_rehearse,
     .undo = undo_prepare,
     .does = "everything but the fence on the side that closes, then back to how it was",

@@ -29,7 +29,7 @@ const struct cutover_row cutover_rows[] = {
      .to = CUTOVER_PREPARED,
      .again = true,
      .guard = CHECK_LOADED | CHECK_LANES | CHECK_STAGES | CHECK_LAG | CHECK_QUIET |
-              CHECK_CLOSING_OPEN | CHECK_FOREIGN | CHECK_FENCES | CHECK_SHAPES,
+              CHECK_CLOSING_OPEN | CHECK_FOREIGN | CHECK_FENCES | CHECK_SHAPES | CHECK_HOOK,
      .step = step_prepare,
      .undo = undo_prepare,
      .does = "arm the fences of both sides, seal the side that opens, copy the sequences ahead, "
