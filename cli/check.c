@@ -3,6 +3,7 @@
 #include "cli/cli.h"
 #include "control/convert.h"
 #include "control/facts.h"
+#include "cutover/cutover.h"
 
 #include <errno.h>
 #include <string.h>
@@ -194,6 +195,20 @@ static void check_folder(struct checking *k)
                     "create the folder, or name another in journal:");
 }
 
+/* No reason not to begin: it is wanted when the traffic is to be moved. */
+static void check_hook(struct checking *k)
+{
+    const char *command = k->x->config.cutover.on_switch;
+    char home[4200];
+    char why[300];
+
+    context_home(k->x, home, sizeof(home));
+    if (command && !cutover_hook_starts(command, home, why, sizeof(why)))
+        add_finding(k, false, "cutover.on_switch", why,
+                    "correct it, or make that file executable, before the cutover: it is refused "
+                    "until then");
+}
+
 /* What does not answer just now is what check is there to name; run waits for it. */
 static int journal_finding(struct checking *k, const char *uri, struct err *e)
 {
@@ -269,6 +284,7 @@ int check_both(struct cli *c, const struct context *x, bool started, bool *unfit
     if (check_source(&k, &tables, &version, e) < 0 || check_target(&k, &tables, version, e) < 0)
         goto out;
     check_folder(&k);
+    check_hook(&k);
     if (check_journals(&k, e) < 0)
         goto out;
     print_findings(c, &k.findings, unfit);

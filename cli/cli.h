@@ -81,6 +81,9 @@ struct context {
 const struct engine *driver_of(const char *uri);
 int context_open(struct context *x, const struct cli *c, struct err *e);
 void context_close(struct context *x);
+/* The folder of the configuration: the hook's paths are meant from there, a switch's record goes
+ * there. */
+void context_home(const struct context *x, char *out, size_t size);
 /* The driver of this name; NULL: there is none in this binary. */
 const struct engine *context_engine(const char *name);
 /* Has this migration written facts on the target? */

@@ -176,6 +176,18 @@ void context_close(struct context *x)
     config_release(&x->config);
 }
 
+void context_home(const struct context *x, char *out, size_t size)
+{
+    char *slash;
+
+    snprintf(out, size, "%s", x->config.file);
+    slash = strrchr(out, '/');
+    if (!slash)
+        snprintf(out, size, ".");
+    else
+        slash[slash == out] = '\0';
+}
+
 int context_started(struct db *target, bool *out, struct err *e)
 {
     json_t *body = NULL;

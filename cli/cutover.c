@@ -15,19 +15,6 @@
 /* Of the pause, to compare the pair once more; what it does not get through is left out. */
 #define DIGEST_MS 50
 
-/* The folder of the configuration: the hook's paths are meant from there, the record goes there. */
-static void folder_of_file(const char *file, char *out, size_t size)
-{
-    char *slash;
-
-    snprintf(out, size, "%s", file);
-    slash = strrchr(out, '/');
-    if (!slash)
-        snprintf(out, size, ".");
-    else
-        slash[slash == out] = '\0';
-}
-
 /* ---- output ---- */
 
 static void say_line(void *ctx, const char *line)
@@ -279,7 +266,7 @@ static int command_switch(struct cli *c, bool back, struct err *e)
     r.holder_is_dead = holder_is_dead;
     r.digest_ms = DIGEST_MS;
     r.accept_foreign = cli_option(c, "accept-foreign") != NULL;
-    folder_of_file(x.config.file, folder, sizeof(folder));
+    context_home(&x, folder, sizeof(folder));
     r.folder = folder;
     if (reads && r.rehearse) {
         rc = err_set(e, ERR_CONFIG, "--stage reads and --rehearse do not go together");
