@@ -260,8 +260,10 @@ void observe_page(const struct observation *o, bool bars, struct buf *out)
         buf_addf(out, "reads were sent ahead to the %s; writes go to the %s\n", o->reads,
                  strcmp(o->reads, "target") == 0 ? "source" : "target");
     if (o->way_back) {
+        /* A cutover that is prepared anew has made it anew. */
+        bool taken = o->rolled_back && o->phase && strcmp(o->phase, "following") == 0;
         const char *now = strcmp(o->direction, "back") == 0 ? ", which the changes travel now"
-                          : o->rolled_back                  ? " was taken"
+                          : taken                           ? " was taken"
                                                             : " stands ready";
         buf_addf(out, "the way back%s: ", now);
         buf_addf(out, "the source has the target's log up to %s", o->way_back->consistent_up_to);

@@ -118,6 +118,8 @@ class Rollback(Cutover):
         fails.write_text("")
         self.must("cutover with a hook that fails", self.cutover()[0], 1)
         until("the target takes writes", 20, lambda: not self.prober.last("target"))
+        self.tells("the on_switch hook of the cutover failed (it exited with 1)",
+                   "mend the hook, then lockstep cutover")
         fails.unlink()
         hung = self.stopped_at("take:between", command="rollback")
         self.must("cutover for its hook", self.cutover()[0], 0)
@@ -156,6 +158,14 @@ class Rollback(Cutover):
         until("it follows again", 30, lambda: lane() == "following", every=0.3)
         self.say("a table parked on the way back: mended, resumed, follows")
 
+    def tells(self, warning, following):
+        """What status warns of, and what it says is to be typed."""
+        status = self.lockstep.status()
+        if not any(warning in w for w in status["warnings"]):
+            raise Failure(f"status does not warn of {warning!r}: {status['warnings']}")
+        if not status["next"].startswith(following):
+            raise Failure(f"status advises {status['next']!r}, not {following!r}")
+
     def killed_rollbacks(self, points):
         for i, point in enumerate(points):
             code, out, err = self.rollback(kill=point)
@@ -163,6 +173,7 @@ class Rollback(Cutover):
             if self.state_on(self.source) in ("closed", "switched"):
                 raise Failure(f"killed at {point}: the state is {self.state_on(self.source)}")
             self.must(f"the cutover's state after {point}", self.state(), "switched")
+            self.tells("nobody conducts this rollback any more", "lockstep rollback")
             if i % 4 == 1:
                 self.restart_run()
             self.say(f"C07: rollback killed at {point}, state {self.state_on(self.source)}")
@@ -187,6 +198,7 @@ class Rollback(Cutover):
             code, out, err = self.rollback(kill=point)
             self.must(f"rollback killed at {point} ({err})", code, -signal.SIGKILL)
             self.must("state", self.state_on(self.source), "closed")
+            self.tells("nobody conducts this rollback any more (at closed", "lockstep rollback")
             self.say(f"rollback killed at {point}")
         code, out, err = self.rollback("--json")
         self.must(f"rollback ({err or out})", code, 0)

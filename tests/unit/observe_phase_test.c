@@ -162,6 +162,35 @@ static void test_way_back(void **state)
     assert_non_null(strstr(observe_next(&o), "rollback"));
 }
 
+static void test_what_became_of_the_way_back(void **state)
+{
+    static const struct {
+        const char *phase;
+        const char *direction;
+        bool rolled_back;
+        const char *said;
+    } cases[] = {
+        {"switched", "back", false, "the way back, which the changes travel now"},
+        {"following", "forward", true, "the way back was taken"},
+        {"prepared", "forward", true, "the way back stands ready"},
+        {"prepared", "forward", false, "the way back stands ready"},
+    };
+    struct observed_way way = {.consistent_up_to = "0/1"};
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct observation o = {.phase = cases[i].phase,
+                                .direction = cases[i].direction,
+                                .rolled_back = cases[i].rolled_back,
+                                .way_back = &way};
+        struct buf page;
+
+        buf_init(&page, BUF_MAX_TEXT);
+        observe_page(&o, false, &page);
+        assert_non_null(strstr(page.data, cases[i].said));
+        buf_release(&page);
+    }
+}
+
 /* JSON with single quotes. */
 static json_t *quoted(const char *text)
 {
@@ -231,10 +260,15 @@ static void test_units(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_phases),   cmocka_unit_test(test_phases_of_the_way_back),
-        cmocka_unit_test(test_lag),      cmocka_unit_test(test_unknown_is_null),
-        cmocka_unit_test(test_reads),    cmocka_unit_test(test_units),
-        cmocka_unit_test(test_way_back), cmocka_unit_test(test_the_last_switch),
+        cmocka_unit_test(test_phases),
+        cmocka_unit_test(test_phases_of_the_way_back),
+        cmocka_unit_test(test_lag),
+        cmocka_unit_test(test_unknown_is_null),
+        cmocka_unit_test(test_reads),
+        cmocka_unit_test(test_units),
+        cmocka_unit_test(test_what_became_of_the_way_back),
+        cmocka_unit_test(test_way_back),
+        cmocka_unit_test(test_the_last_switch),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
