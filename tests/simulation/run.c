@@ -234,10 +234,10 @@ static void print_counts(const struct sim *s)
     fprintf(stderr,
             "seed %" PRIu64 ": steps %" PRIu64 " retries %" PRIu64 " fenced %" PRIu64
             " calls %" PRIu64 " committed %" PRIu64 " late %" PRIu64 " lost %" PRIu64
-            " crashes %" PRIu64 " unknown %" PRIu64 " restarts %" PRIu64 " lock waits %" PRIu64
-            "\n",
+            " arrived %" PRIu64 " crashes %" PRIu64 " unknown %" PRIu64 " restarts %" PRIu64
+            " lock waits %" PRIu64 "\n",
             s->seed, s->steps, s->retries, s->fenced, c->calls, c->committed, c->late, c->lost,
-            c->crashes, c->unknown, c->restarts, c->lock_waits);
+            c->arrived, c->crashes, c->unknown, c->restarts, c->lock_waits);
     if (s->sw.wanted)
         fprintf(stderr,
                 "seed %" PRIu64 ": switch %s, attempts %" PRIu64 " undone %" PRIu64
