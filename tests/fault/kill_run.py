@@ -35,11 +35,11 @@ snapshot: {workers: 2, chunk_size: 1MiB, max_rate: 1MiB}
 apply: {batch: 64KiB}
 """
 
-# Many small tables, so that the schema takes long enough to be killed in; a third of them with an
+# Many small tables, so that the schema takes long enough to be killed in; half of them with an
 # index that is built behind the load.
 EXTRA = "CREATE SCHEMA extra;" + "".join(
     f"CREATE TABLE extra.t{i} (id int PRIMARY KEY, v text DEFAULT 'x', n int);"
-    f"INSERT INTO extra.t{i} VALUES (1), (2);" for i in range(240)) + "".join(
+    f"INSERT INTO extra.t{i} VALUES (1), (2);" for i in range(160)) + "".join(
     f"CREATE INDEX ON extra.t{i} (n);" for i in range(80))
 
 # Every table that appears on the target gets a trigger that notes each COPY into it. What is rolled
