@@ -212,6 +212,9 @@ static const char *next_of_switched(const struct observation *o)
 {
     if (!o->way_back)
         return "lockstep finish, when the applications are content";
+    if (!o->running)
+        return "lockstep run, which carries the way back, or lockstep finish, when the "
+               "applications are content";
     return o->unwell ? "lockstep finish, when the applications are content; before a rollback mend "
                        "what the warnings say"
                      : "lockstep finish, when the applications are content, or lockstep rollback";

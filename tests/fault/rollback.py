@@ -180,6 +180,23 @@ class Rollback(Cutover):
             if i % 4 == 1:
                 until("the stages of the way back run", 60, self.stages_run, every=0.3)
 
+    def nobody_carries(self):
+        """Killed while writes are held, `run` keeps its leases: that it is dead is told all the same,
+        by the rollback that is under way, by the guard of the next one, and by status."""
+        hung = self.stopped_at("fenced:after", *self.accepts, command="rollback")
+        self.lockstep.kill()
+        hung.send_signal(signal.SIGCONT)
+        self.must(f"rollback whose carrier died ({self.hung_log()})", hung.wait(60), 1)
+        code, out, err = self.rollback("--dry-run")
+        self.must(f"rollback that nobody would carry ({err or out})", code, 4)
+        for text in (self.hung_log(), out + err):
+            if "not running (the process" not in text or "is dead" not in text:
+                raise Failure(f"that nobody carries the changes is not told: {text}")
+        self.tells("no process runs this migration", "lockstep run")
+        self.lockstep.start()
+        until("the stages of the way back run again", 60, self.stages_run, every=0.3)
+        self.say("C05: run died while writes were held: undone, and told why")
+
     def restart_run(self):
         began = self.begins()
         self.lockstep.kill()
@@ -385,6 +402,7 @@ class Rollback(Cutover):
         self.verifies_what_was_bent()
         self.parked_on_the_way_back()
         self.target.psql("shop", user="app", input=NASTY)
+        self.nobody_carries()
         self.killed_rollbacks(SHORT if self.args.short else BEFORE_CLOSED)
         self.back(FROM_CLOSED[1:2] if self.args.short else FROM_CLOSED)
         self.same_counts()

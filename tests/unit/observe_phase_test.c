@@ -147,7 +147,8 @@ static void test_way_back(void **state)
                                .retained_bytes = UNKNOWN_COUNT,
                                .nparked = 1,
                                .parked = &parked};
-    struct observation o = {.phase = "switched", .direction = "back", .way_back = &way};
+    struct observation o = {
+        .phase = "switched", .direction = "back", .way_back = &way, .running = "here:1:2"};
     json_t *json = observe_json(&o);
     const json_t *w = json_object_get(json, "way_back");
     const json_t *p = json_array_get(json_object_get(w, "parked"), 0);
@@ -159,7 +160,11 @@ static void test_way_back(void **state)
     json_decref(json);
     assert_non_null(strstr(observe_next(&o), "tables resume"));
     way.nparked = 0;
-    assert_non_null(strstr(observe_next(&o), "rollback"));
+    assert_non_null(strstr(observe_next(&o), "or lockstep rollback"));
+    o.unwell = true;
+    assert_non_null(strstr(observe_next(&o), "before a rollback mend"));
+    o.running = NULL;
+    assert_non_null(strstr(observe_next(&o), "lockstep run"));
 }
 
 static void test_what_became_of_the_way_back(void **state)
