@@ -339,6 +339,8 @@ class Cutover:
         self.must("the coordinator that woke up late", code, 1)
         if "took the cutover over" not in text:
             raise Failure(f"the late coordinator did not see that it is late: {text}")
+        if "next: go by what the other one says" not in text or "fence-not-lifted" in text:
+            raise Failure(f"the late coordinator warns, or does not say what to do: {text}")
         self.must("state after it woke up", self.state(), before)
         self.say("it wakes up late, sees that it is, and touches nothing")
 
