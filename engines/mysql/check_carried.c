@@ -193,7 +193,7 @@ static int writers_of(struct my_checking *c, const char *database, struct err *e
         " carried, and behind the switch the applications are refused",
         arena_printf(c->arena,
                      "for each of the applications' accounts: GRANT SELECT, INSERT, UPDATE, DELETE"
-                     " ON %s.* TO … (docs/cutover.md, Rights)",
+                     " ON %s.* TO … (docs/cutover.md)",
                      arena_printf(c->arena, "`%s`", database)));
     return 0;
 }

@@ -11,15 +11,7 @@
 
 /* ---- what is not carried ---- */
 
-#define SHELL(text) "'''' || replace(" text ", '''', '''\\''''') || ''''"
-#define NO_MEMBER(catalog, alias)                                                                  \
-    " AND NOT EXISTS (SELECT FROM pg_depend x WHERE x.classid = '" catalog "'::regclass AND"       \
-    " x.objid = " alias ".oid AND x.deptype = 'e')"
-#define RELATION "format('%I.%I', n.nspname, c.relname)"
-
-/* Of each object: what it is, how the catalog calls it, whether it needs a table that is not chosen
- * (then it is left out of a schema that is carried whole, too), its name, and how a tool of
- * PostgreSQL is told of it. A sequence that a chosen column takes its default from goes with it. */
+/* uses: all that a view reads, through other views too. beside: what one kind's query tells. */
 static const char beside_sql[] =
     "WITH RECURSIVE p AS (SELECT $1::oid[] AS tables),"
     " s AS (SELECT DISTINCT c.relnamespace AS oid FROM pg_class c, p WHERE c.oid = ANY (p.tables)),"
@@ -28,227 +20,80 @@ static const char beside_sql[] =
     "  AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> r.ev_class WHERE r.oid >= 16384),"
     " uses AS (SELECT view, rel FROM direct"
     "  UNION SELECT u.view, d.rel FROM uses u JOIN direct d ON d.view = u.rel),"
-    " beside(kind, classid, objid, lacks, name, word) AS ("
-    " SELECT CASE c.relkind WHEN 'v' THEN 0 ELSE 1 END, 'pg_class'::regclass, c.oid,"
-    "  EXISTS (SELECT FROM uses u JOIN pg_class k ON k.oid = u.rel AND k.oid >= 16384, p"
-    "   WHERE u.view = c.oid AND k.relkind IN ('r', 'p', 'f') AND NOT EXISTS (SELECT FROM"
-    "   pg_partition_tree(k.oid) l WHERE l.relid = ANY (p.tables)) AND k.oid <> ALL (p.tables)),"
-    "  " RELATION ", '-t ' || " SHELL(
-        RELATION) " FROM pg_class c JOIN pg_namespace n"
-                  "  ON n.oid = c.relnamespace WHERE n.oid IN (SELECT oid FROM s) AND c.relkind IN "
-                  "('v', 'm')" NO_MEMBER(
-                      "pg_class",
-                      "c") " UNION ALL SELECT 2, 'pg_class'::regclass, c.oid, false, " RELATION ","
-                           "  '-t ' || " SHELL(
-                               RELATION) " FROM p, pg_class c JOIN pg_namespace n ON n.oid = "
-                                         "c.relnamespace"
-                                         "  WHERE n.oid IN (SELECT oid FROM s) AND c.relkind = 'S' "
-                                         "AND NOT EXISTS (SELECT FROM pg_depend d"
-                                         "  LEFT JOIN pg_attrdef f ON d.classid = "
-                                         "'pg_attrdef'::regclass AND f.oid = d.objid"
-                                         "  WHERE d.classid = 'pg_class'::regclass AND d.objid = "
-                                         "c.oid AND d.deptype IN ('a', 'i')"
-                                         "  OR d.refclassid = 'pg_class'::regclass AND d.refobjid "
-                                         "= c.oid AND f.adrelid = ANY (p.tables))" NO_MEMBER(
-                                             "pg_class",
-                                             "c") " UNION ALL SELECT 3, 'pg_proc'::regclass, "
-                                                  "f.oid, false, f.oid::regprocedure::text,"
-                                                  "  quote_literal(f.oid::regprocedure::text) || "
-                                                  "'::regprocedure' FROM pg_proc f"
-                                                  "  WHERE f.pronamespace IN (SELECT oid FROM s) "
-                                                  "AND f.prokind <> 'a'" NO_MEMBER(
-                                                      "pg_proc",
-                                                      "f") " UNION ALL SELECT 6, "
-                                                           "'pg_proc'::regclass, f.oid, false, "
-                                                           "f.oid::regprocedure::text, ''"
-                                                           "  FROM pg_proc f WHERE f.pronamespace "
-                                                           "IN (SELECT oid FROM s) AND f.prokind = "
-                                                           "'a'" NO_MEMBER(
-                                                               "pg_proc",
-                                                               "f") " UNION ALL SELECT 4, "
-                                                                    "'pg_trigger'::regclass, "
-                                                                    "t.oid, false,"
-                                                                    "  format('%I on %I.%I', "
-                                                                    "t.tgname, n.nspname, "
-                                                                    "c.relname), '-t ' || " SHELL(
-                                                                        RELATION) "  FROM p, "
-                                                                                  "pg_trigger t "
-                                                                                  "JOIN pg_class c "
-                                                                                  "ON c.oid = "
-                                                                                  "t.tgrelid JOIN "
-                                                                                  "pg_namespace n"
-                                                                                  "  ON n.oid = "
-                                                                                  "c.relnamespace "
-                                                                                  "WHERE c.oid = "
-                                                                                  "ANY (p.tables) "
-                                                                                  "AND NOT "
-                                                                                  "t.tgisinternal"
-                                                                                  "  AND "
-                                                                                  "t.tgparentid = "
-                                                                                  "0 AND t.tgname "
-                                                                                  "<> "
-                                                                                  "'!lockstep_"
-                                                                                  "fence'"
-                                                                                  " UNION ALL "
-                                                                                  "SELECT 5, "
-                                                                                  "'pg_policy'::"
-                                                                                  "regclass, "
-                                                                                  "y.oid, false,"
-                                                                                  "  format('%I on "
-                                                                                  "%I.%I', "
-                                                                                  "y.polname, "
-                                                                                  "n.nspname, "
-                                                                                  "c.relname), '-t "
-                                                                                  "' || " SHELL(
-                                                                                      RELATION) "  "
-                                                                                                "FR"
-                                                                                                "OM"
-                                                                                                " p"
-                                                                                                ", "
-                                                                                                "pg"
-                                                                                                "_p"
-                                                                                                "ol"
-                                                                                                "ic"
-                                                                                                "y "
-                                                                                                "y "
-                                                                                                "JO"
-                                                                                                "IN"
-                                                                                                " p"
-                                                                                                "g_"
-                                                                                                "cl"
-                                                                                                "as"
-                                                                                                "s "
-                                                                                                "c "
-                                                                                                "ON"
-                                                                                                " c"
-                                                                                                ".o"
-                                                                                                "id"
-                                                                                                " ="
-                                                                                                " y"
-                                                                                                ".p"
-                                                                                                "ol"
-                                                                                                "re"
-                                                                                                "li"
-                                                                                                "d "
-                                                                                                "JO"
-                                                                                                "IN"
-                                                                                                " p"
-                                                                                                "g_"
-                                                                                                "na"
-                                                                                                "me"
-                                                                                                "sp"
-                                                                                                "ac"
-                                                                                                "e "
-                                                                                                "n"
-                                                                                                "  "
-                                                                                                "ON"
-                                                                                                " n"
-                                                                                                ".o"
-                                                                                                "id"
-                                                                                                " ="
-                                                                                                " c"
-                                                                                                ".r"
-                                                                                                "el"
-                                                                                                "na"
-                                                                                                "me"
-                                                                                                "sp"
-                                                                                                "ac"
-                                                                                                "e "
-                                                                                                "WH"
-                                                                                                "ER"
-                                                                                                "E "
-                                                                                                "c."
-                                                                                                "oi"
-                                                                                                "d "
-                                                                                                "= "
-                                                                                                "AN"
-                                                                                                "Y "
-                                                                                                "(p"
-                                                                                                ".t"
-                                                                                                "ab"
-                                                                                                "le"
-                                                                                                "s)"
-                                                                                                ")"
-                                                                                                " S"
-                                                                                                "EL"
-                                                                                                "EC"
-                                                                                                "T "
-                                                                                                "ki"
-                                                                                                "nd"
-                                                                                                ", "
-                                                                                                "cl"
-                                                                                                "as"
-                                                                                                "si"
-                                                                                                "d:"
-                                                                                                ":o"
-                                                                                                "id"
-                                                                                                "::"
-                                                                                                "te"
-                                                                                                "xt"
-                                                                                                ", "
-                                                                                                "ob"
-                                                                                                "ji"
-                                                                                                "d:"
-                                                                                                ":t"
-                                                                                                "ex"
-                                                                                                "t,"
-                                                                                                " l"
-                                                                                                "ac"
-                                                                                                "ks"
-                                                                                                ", "
-                                                                                                "na"
-                                                                                                "me"
-                                                                                                ", "
-                                                                                                "wo"
-                                                                                                "rd"
-                                                                                                " F"
-                                                                                                "RO"
-                                                                                                "M "
-                                                                                                "be"
-                                                                                                "si"
-                                                                                                "de"
-                                                                                                " O"
-                                                                                                "RD"
-                                                                                                "ER"
-                                                                                                " B"
-                                                                                                "Y "
-                                                                                                "ki"
-                                                                                                "nd"
-                                                                                                ", "
-                                                                                                "na"
-                                                                                                "m"
-                                                                                                "e";
+    " beside(classid, objid, lacks, name, word) AS (%s)"
+    " SELECT classid::oid::text, objid::text, lacks, name, word FROM beside b WHERE NOT EXISTS"
+    "  (SELECT FROM pg_depend x WHERE x.classid = b.classid AND x.objid = b.objid"
+    "  AND x.deptype = 'e') ORDER BY name";
 
-/* The words of the objects stand in the place of %s. */
+#define RELATION "format('%I.%I', n.nspname, c.relname)"
+#define VIEWS(kind)                                                                                \
+    "SELECT 'pg_class'::regclass, c.oid, EXISTS (SELECT FROM p, uses u JOIN pg_class k"            \
+    " ON k.oid = u.rel AND k.oid >= 16384 WHERE u.view = c.oid AND k.relkind IN ('r', 'p', 'f')"   \
+    " AND k.oid <> ALL (p.tables) AND NOT EXISTS (SELECT FROM pg_partition_tree(k.oid) l"          \
+    " WHERE l.relid = ANY (p.tables))), " RELATION ", " RELATION                                   \
+    " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"                               \
+    " WHERE n.oid IN (SELECT oid FROM s) AND c.relkind = '" kind "'"
+/* One that a chosen column takes its default from goes with it. */
+#define SEQUENCES                                                                                  \
+    "SELECT 'pg_class'::regclass, c.oid, false, " RELATION ", " RELATION                           \
+    " FROM p, pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"                            \
+    " WHERE n.oid IN (SELECT oid FROM s) AND c.relkind = 'S' AND NOT EXISTS (SELECT FROM"          \
+    " pg_depend d LEFT JOIN pg_attrdef f ON d.classid = 'pg_attrdef'::regclass"                    \
+    " AND f.oid = d.objid WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid"              \
+    " AND d.deptype IN ('a', 'i') OR d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid"   \
+    " AND f.adrelid = ANY (p.tables))"
+#define FUNCTIONS(condition)                                                                       \
+    "SELECT 'pg_proc'::regclass, f.oid, false, f.oid::regprocedure::text,"                         \
+    " quote_literal(f.oid::regprocedure::text) || '::regprocedure' FROM pg_proc f"                 \
+    " WHERE f.pronamespace IN (SELECT oid FROM s) AND " condition
+#define TRIGGERS                                                                                   \
+    "SELECT 'pg_trigger'::regclass, t.oid, false, format('%I on %s', t.tgname, " RELATION          \
+    "), " RELATION " FROM p, pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid"                    \
+    " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY (p.tables)"                  \
+    " AND NOT t.tgisinternal AND t.tgparentid = 0 AND t.tgname <> '!lockstep_fence'"
+#define POLICIES                                                                                   \
+    "SELECT 'pg_policy'::regclass, y.oid, false, format('%I on %s', y.polname, " RELATION          \
+    "), " RELATION " FROM p, pg_policy y JOIN pg_class c ON c.oid = y.polrelid"                    \
+    " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY (p.tables)"
+
+/* sql: each object by catalog and id; whether it needs a table that is not chosen (then it is left
+ * out of a schema that is carried whole, too); its name; and what a tool is told of it, which
+ * stands in the remedies in the place of %s. */
 static const struct kind {
     const char *one;
     const char *many;
+    const char *sql;
+    bool function; /* its words are SQL, not those of pg_dump */
     const char *native;
     const char *other;
 } kinds[] = {
-    {"view", "views", "pg_dump -s -O -x %s -d SOURCE | psql -d TARGET, once the tables are there",
-     "create it on the target in its own SQL; pg_dump -s %s -d SOURCE shows it"},
-    {"materialized view", "materialized views",
-     "pg_dump -s -O -x %s -d SOURCE | psql -d TARGET, once the tables are there, and REFRESH"
-     " MATERIALIZED VIEW there",
-     "create it on the target in its own SQL; pg_dump -s %s -d SOURCE shows it"},
-    {"sequence that no column owns", "sequences that no column owns",
-     "pg_dump -O -x %s -d SOURCE | psql -d TARGET, behind the switch: its value moves until then",
-     "create it on the target behind the switch; pg_dump %s -d SOURCE shows it with its value"},
-    {"function or procedure", "functions and procedures",
+    {"view", "views", VIEWS("v"), false,
+     "pg_dump -s -O -x%s -d SOURCE | psql -d TARGET, once the tables are there",
+     "create it on the target in its own SQL; pg_dump -s%s -d SOURCE shows it"},
+    {"materialized view", "materialized views", VIEWS("m"), false,
+     "pg_dump -O -x%s -d SOURCE | psql -d TARGET, behind the switch: it is filled there",
+     "create it on the target in its own SQL; pg_dump -s%s -d SOURCE shows it"},
+    {"sequence that no column owns", "sequences that no column owns", SEQUENCES, false,
+     "pg_dump -O -x%s -d SOURCE | psql -d TARGET, behind the switch: its value moves until then",
+     "create it on the target behind the switch; pg_dump%s -d SOURCE shows it with its value"},
+    {"function or procedure", "functions and procedures", FUNCTIONS("f.prokind <> 'a'"), true,
      "psql -d SOURCE -Atc \"SELECT pg_get_functiondef(f) || ';' FROM unnest(ARRAY[%s]) f\" |"
-     " psql -d TARGET",
+     " psql -d TARGET, before the switch",
      "create it on the target in its own SQL; psql -d SOURCE -Atc \"SELECT pg_get_functiondef(f) ||"
      " ';' FROM unnest(ARRAY[%s]) f\" shows it"},
-    {"trigger", "triggers",
-     "create it on the target; pg_dump -s --section=post-data %s -d SOURCE shows it",
-     "create it on the target behind the switch; pg_dump -s --section=post-data %s -d SOURCE shows"
+    {"aggregate", "aggregates", FUNCTIONS("f.prokind = 'a'"), true,
+     "create it on the target; psql -d SOURCE -c \"SELECT aggfnoid, pg_aggregate FROM pg_aggregate"
+     " WHERE aggfnoid IN (%s)\" shows it",
+     "create what takes its place on the target; psql -d SOURCE -c \"SELECT aggfnoid, pg_aggregate"
+     " FROM pg_aggregate WHERE aggfnoid IN (%s)\" shows it"},
+    {"trigger", "triggers", TRIGGERS, false,
+     "create it on the target; pg_dump -s --section=post-data%s -d SOURCE shows it",
+     "create it on the target behind the switch; pg_dump -s --section=post-data%s -d SOURCE shows"
      " it"},
-    {"row security policy", "row security policies",
-     "create it on the target; pg_dump -s --section=post-data %s -d SOURCE shows it",
-     "create what protects the rows on the target in its own way; pg_dump -s --section=post-data %s"
+    {"row security policy", "row security policies", POLICIES, false,
+     "create it on the target; pg_dump -s --section=post-data%s -d SOURCE shows it",
+     "create what protects the rows on the target in its own way; pg_dump -s --section=post-data%s"
      " -d SOURCE shows it"},
-    {"aggregate", "aggregates", "create it on the target%s", "create it on the target%s"},
 };
 
 /* What has been counted of one kind. */
@@ -258,17 +103,32 @@ struct beside {
     struct buf words;
 };
 
-static void beside_add(struct beside *b, const struct kind *kind, const char *name,
-                       const char *word)
+static void add_escaped(struct buf *b, const char *text, const char *special, const char *escape)
 {
-    bool functions = strcmp(kind->one, "function or procedure") == 0;
-    bool told = b->words.len > 0 && strstr(b->words.data, word) != NULL;
+    for (; *text != '\0'; text++) {
+        if (strchr(special, *text) != NULL)
+            buf_adds(b, escape);
+        buf_addc(b, *text);
+    }
+}
 
-    if (++b->n > NAMED_MAX)
-        return;
-    buf_addf(&b->names, "%s%s", b->n > 1 ? ", " : "", name);
-    if (functions || !told)
-        buf_addf(&b->words, "%s%s", b->n == 1 ? "" : functions ? ", " : " ", word);
+/* As a shell takes it: a function stands within double quotes already. */
+static void add_word(struct beside *b, const struct kind *kind, const char *word)
+{
+    struct buf one;
+
+    buf_init(&one, BUF_MAX_TEXT);
+    if (kind->function) {
+        buf_adds(&b->words, b->words.len > 0 ? ", " : "");
+        add_escaped(&b->words, word, "\"\\$`", "\\");
+    } else {
+        buf_adds(&one, " -t '");
+        add_escaped(&one, word, "'", "'\\'");
+        buf_addc(&one, '\'');
+        if (b->words.len == 0 || strstr(b->words.data, one.data) == NULL)
+            buf_adds(&b->words, one.data);
+    }
+    buf_release(&one);
 }
 
 static void beside_found(struct check *c, const struct beside *b, const struct kind *kind)
@@ -281,11 +141,41 @@ static void beside_found(struct check *c, const struct beside *b, const struct k
     invariant(at != NULL && !b->names.overflow && !b->words.overflow);
     check_found(
         c, false, kind->many,
-        arena_printf(c->arena, "%d %s not carried: %s%s", b->n,
-                     arena_printf(c->arena, b->n == 1 ? "%s is" : "%s are",
-                                  b->n == 1 ? kind->one : kind->many),
-                     b->names.data, more),
+        arena_printf(c->arena, "%d %s %s not carried: %s%s", b->n,
+                     b->n == 1 ? kind->one : kind->many, b->n == 1 ? "is" : "are", b->names.data,
+                     more),
         arena_printf(c->arena, "%.*s%s%s", (int)(at - remedy), remedy, b->words.data, at + 2));
+}
+
+/* carried: NULL if nothing is. */
+static int check_kind(struct check *c, const struct kind *kind, const char *oids,
+                      const struct schema_plan *carried, struct err *e)
+{
+    PGresult *res = pg_query(c->db, arena_printf(c->arena, beside_sql, kind->sql), 1, &oids, e);
+    struct beside b = {0};
+
+    if (res == NULL)
+        return err_wrap(e, "looking for %s", kind->many);
+    buf_init(&b.names, BUF_MAX_TEXT);
+    buf_init(&b.words, BUF_MAX_TEXT);
+    for (int i = 0; i < PQntuples(res); i++) {
+        uint32_t classid = (uint32_t)strtoul(PQgetvalue(res, i, 0), NULL, 10);
+        uint32_t objid = (uint32_t)strtoul(PQgetvalue(res, i, 1), NULL, 10);
+
+        if (carried != NULL && !pg_bool(res, i, 2) &&
+            schema_object_in(&carried->wanted, classid, objid))
+            continue;
+        if (++b.n > NAMED_MAX)
+            continue;
+        buf_addf(&b.names, "%s%s", b.n > 1 ? ", " : "", PQgetvalue(res, i, 3));
+        add_word(&b, kind, PQgetvalue(res, i, 4));
+    }
+    if (b.n > 0)
+        beside_found(c, &b, kind);
+    buf_release(&b.names);
+    buf_release(&b.words);
+    PQclear(res);
+    return 0;
 }
 
 int check_beside(struct check *c, const struct table_list *tables, const char *oids, struct err *e)
@@ -293,32 +183,12 @@ int check_beside(struct check *c, const struct table_list *tables, const char *o
     struct schema_request request = {.tables = tables, .selection = c->request->selection};
     struct schema_plan carried = {.request = &request, .source = c->db, .arena = c->arena};
     bool native = c->request->same_engine;
-    PGresult *res;
 
     if (native && schema_carried(&carried, e) != 0)
         return -1;
-    res = pg_query(c->db, beside_sql, 1, &oids, e);
-    if (res == NULL)
-        return err_wrap(e, "looking for what is not carried");
-    for (int i = 0, row = 0; i < (int)(sizeof kinds / sizeof kinds[0]); i++) {
-        struct beside b = {0};
-
-        buf_init(&b.names, BUF_MAX_TEXT);
-        buf_init(&b.words, BUF_MAX_TEXT);
-        for (; row < PQntuples(res) && pg_int(res, row, 0) == i; row++) {
-            uint32_t classid = (uint32_t)strtoul(PQgetvalue(res, row, 1), NULL, 10);
-            uint32_t objid = (uint32_t)strtoul(PQgetvalue(res, row, 2), NULL, 10);
-
-            if (!native || pg_bool(res, row, 3) ||
-                !schema_object_in(&carried.wanted, classid, objid))
-                beside_add(&b, &kinds[i], PQgetvalue(res, row, 4), PQgetvalue(res, row, 5));
-        }
-        if (b.n > 0)
-            beside_found(c, &b, &kinds[i]);
-        buf_release(&b.names);
-        buf_release(&b.words);
-    }
-    PQclear(res);
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
+        if (check_kind(c, &kinds[i], oids, native ? &carried : NULL, e) != 0)
+            return -1;
     return 0;
 }
 
@@ -390,11 +260,11 @@ int check_writers(struct check *c, struct err *e)
                          n > NAMED_MAX ? ", …" : ""),
             there ? "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA … TO the"
                     " applications' roles, and USAGE on the schema and its sequences"
-                    " (docs/cutover.md, Rights)"
+                    " (docs/cutover.md)"
                   : arena_printf(c->arena,
                                  "before the tables are made: ALTER DEFAULT PRIVILEGES FOR ROLE %s"
                                  " GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO the"
-                                 " applications' roles (docs/cutover.md, Rights)",
+                                 " applications' roles (docs/cutover.md)",
                                  me));
     PQclear(res);
     return 0;
