@@ -20,7 +20,7 @@ static void test_exit_codes(void **state)
     assert_int_equal(EXIT_DIFFERENT, 3);
 }
 
-/* Nobody can answer a question here: that is a refusal, unless --yes was said. */
+/* Nobody can answer a question here: the command was not said whole, unless with --yes. */
 static void test_confirm(void **state)
 {
     struct command command = {.name = "finish"};
@@ -28,7 +28,7 @@ static void test_confirm(void **state)
     struct err e;
 
     assert_int_equal(cli_confirm(&c, "?", &e), -1);
-    assert_int_equal(e.class, ERR_REFUSED);
+    assert_int_equal(e.class, ERR_CONFIG);
     c.yes = true;
     assert_int_equal(cli_confirm(&c, "?", &e), 0);
 }
