@@ -67,6 +67,9 @@ struct predict {
     bool judged;  /* and it fits */
     int unlisted; /* rounds in which the writers could not be seen */
     struct err unlisted_why;
+    size_t nstanding; /* prepared transactions that stood in every round */
+    uint64_t standing[FENCE_PREPARED_MAX];
+    struct err standing_why;
     int64_t marked_ms;
     int64_t ms[PARTS][PREDICT_ROUNDS]; /* the last ones */
     bool reading_broke;                /* the digest's connections are in the middle of a table */
@@ -265,6 +268,8 @@ int marker_too_late(const struct cutover *c, struct err *e);
 /* ---- predict.c: the pause, measured before anybody is refused a write ---- */
 
 void predict_begin(struct cutover *c);
+/* Keeps of those that stood in every round before the ones that stand in this one, too. */
+void predict_prepared(struct predict *p, const struct fence_report *report);
 /* As a step: 1 the prediction is noted and fits (or this is a rehearsal), 0 call again, -1.
  * ERR_REFUSED: it does not fit into max_pause. */
 int predict_step(struct cutover *c, struct err *e);

@@ -10,9 +10,10 @@
  * Headroom is added in three places, each for a reason. A writer may be met that runs for longer
  * than any of those that were seen: it is ended after the grace, so that is the bound; ending one
  * takes time too, as long again at most. And a sample is in whole milliseconds, so one is added to
- * the largest. Nothing is added for luck. What cannot be foreseen is what nobody may end: a
- * prepared transaction that is not decided, and the half second that a MariaDB server's seal gives
- * to whoever is just logging in. */
+ * the largest. Nothing is added for luck. What nobody may end is a prepared transaction that is not
+ * decided: one that has stood in every round is refused for. What cannot be foreseen is one that is
+ * prepared later, and the half second that a MariaDB server's seal gives to whoever is just logging
+ * in. */
 #include "cutover/internal.h"
 #include "core/run.h"
 
@@ -65,6 +66,24 @@ static int move_closing(struct cutover *c, struct err *e)
     return c->r->rehearse ? 0 : c->closing->engine->fence_lift(c->closing, c->token, e);
 }
 
+void predict_prepared(struct predict *p, const struct fence_report *report)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < report->nprepared; i++) {
+        bool stands = p->rounds == 0;
+
+        for (size_t k = n; k < p->nstanding && !stands; k++) {
+            stands = p->standing[k] == report->prepared[i];
+            if (stands)
+                p->standing[k] = p->standing[n];
+        }
+        if (stands)
+            p->standing[n++] = report->prepared[i];
+    }
+    p->nstanding = n;
+}
+
 /* Those that would be ended are not: that the time is up is all that counts of the error. A
  * connection that broke meanwhile tells so at the next call. Without a fence of ours nobody can say
  * who writes to the migrated tables: then all that writes on the server. */
@@ -80,6 +99,7 @@ static int meet_writers(struct cutover *c, struct err *e)
     c->looked_ms = mono_ms();
     if (c->r->rehearse)
         report.took_ms = c->looked_ms - from;
+    predict_prepared(&c->predict, &report);
     if (rc == 0)
         return 0;
     if (e->class != ERR_RETRY || report.took_ms < GRACE_MS)
@@ -88,6 +108,7 @@ static int meet_writers(struct cutover *c, struct err *e)
         c->predict.unlisted++;
         c->predict.unlisted_why = *e;
     }
+    c->predict.standing_why = *e;
     err_clear(e);
     return 0;
 }
@@ -326,6 +347,12 @@ static int judge(struct cutover *c, struct err *e)
         *e = c->predict.unlisted_why;
         e->class = ERR_REFUSED;
         return -1;
+    }
+    if (c->r->stage != CUTOVER_STAGE_READS && c->predict.nstanding > 0) {
+        *e = c->predict.standing_why;
+        e->class = ERR_REFUSED;
+        return err_wrap(e, "a prepared transaction has stood while the pause was predicted, and a "
+                           "cutover could not end it");
     }
     sum = predict_sum(c->predict.ms, n, each);
     note_prediction(c, &sum, each, n);

@@ -188,3 +188,13 @@ const char *schema_object_name(struct arena *a, size_t max, const char *name)
         keep--;
     return arena_printf(a, "%.*s_%08x", (int)keep, name, hash);
 }
+
+void fence_report_prepared(struct fence_report *r, const char *name, size_t len)
+{
+    uint64_t number = 14695981039346656037u; /* FNV-1a */
+
+    for (size_t i = 0; i < len; i++)
+        number = (number ^ (unsigned char)name[i]) * 1099511628211u;
+    if (r->nprepared < FENCE_PREPARED_MAX)
+        r->prepared[r->nprepared++] = number;
+}

@@ -114,6 +114,8 @@ void schema_steps_add(struct arena *a, struct schema_steps *steps, size_t *cap,
                       struct schema_step step);
 /* Copies object into the arena; what and remedy are borrowed. */
 void findings_add(struct arena *a, struct findings *f, struct finding one);
+/* Notes one that is prepared and not decided, by the name that it keeps. */
+void fence_report_prepared(struct fence_report *r, const char *name, size_t len);
 /* A name for an object that is at most `max` bytes long, cut with a number made from the whole
  * if it is longer. */
 const char *schema_object_name(struct arena *a, size_t max, const char *name);

@@ -277,10 +277,14 @@ struct fence_wait {
     int grace_ms;    /* before the remaining writers are terminated */
     int deadline_ms; /* then give up: ERR_RETRY, with who stands in the way */
 };
+#define FENCE_PREPARED_MAX 32 /* that are told apart */
 struct fence_report {
     int waited_for;
     int terminated;
     int64_t took_ms;
+    /* Those that are prepared and not decided, when it gave up: a number of each one's name. */
+    size_t nprepared;
+    uint64_t prepared[FENCE_PREPARED_MAX];
 };
 struct sequence_value {
     const char *schema;

@@ -111,16 +111,18 @@ static void check_filters(struct my_checking *c)
     mysql_free_result(res);
 }
 
-/* A branch that was prepared before the start has its rows before it and its commit behind. */
+/* A branch that was prepared before the start has its rows before it and its commit behind; later
+ * ones are in nobody's way but a cutover's. */
 static void check_branches(struct my_checking *c)
 {
-    MYSQL_RES *res = c->request->started ? NULL : my_query(c->db, "XA RECOVER", NULL);
+    MYSQL_RES *res = my_query(c->db, "XA RECOVER", NULL);
     size_t n = res != NULL ? (size_t)mysql_num_rows(res) : 0;
 
     if (n > 0)
         my_check_found(
-            c, true, c->side,
-            arena_printf(c->arena, "%zu XA transactions are prepared and not decided", n),
+            c, !c->request->started, c->side,
+            arena_printf(c->arena, "%zu XA transactions are prepared and not decided%s", n,
+                         c->request->started ? ": a cutover would wait for them" : ""),
             arena_printf(c->arena, "XA COMMIT or XA ROLLBACK them (XA RECOVER %s lists them)",
                          c->db->maria ? "FORMAT = 'SQL'" : "CONVERT XID"));
     mysql_free_result(res);

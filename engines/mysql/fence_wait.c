@@ -32,6 +32,7 @@ struct writer {
 
 struct waiting {
     struct my_db *db;
+    struct fence_report *report;
     bool first;
     size_t nlisted;
     int64_t *listed; /* transactions of the first look */
@@ -137,10 +138,13 @@ static void take_prepared(struct waiting *w, MYSQL_RES *res)
 
     w->nprepared = 0;
     w->prepared[0] = '\0';
+    w->report->nprepared = 0;
     while ((row = mysql_fetch_row(res)) != NULL) {
         unsigned long *lengths = mysql_fetch_lengths(res);
 
         w->nprepared++;
+        if (row[3] != NULL)
+            fence_report_prepared(w->report, row[3], lengths[3]);
         if (w->nprepared <= NAMED_MAX && row[3] != NULL)
             name_prepared(w, row[3], lengths[3]);
     }
@@ -227,7 +231,7 @@ static bool is_time_over(const struct waiting *w, const struct fence_wait *limit
 int my_fence_wait(struct db *base, const struct fence_wait *limits, struct fence_report *out,
                   struct err *e)
 {
-    struct waiting w = {.db = my_db_from(base), .first = true};
+    struct waiting w = {.db = my_db_from(base), .report = out, .first = true};
     int64_t start = mono_ms();
     size_t prepared_first = 0;
     int rc = -1;

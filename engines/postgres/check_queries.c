@@ -79,9 +79,9 @@ const struct check_query check_source_queries[] = {
     {true, "SELECT true, 'publication ' || p.slot, 'a publication of that name exists already',"
            " format('lockstep finish --abandon, or DROP PUBLICATION %I', p.slot)"
            " FROM p, pg_publication b WHERE b.pubname = p.slot"},
-    {true,
-     "SELECT false, 'prepared transaction ' || x.gid, format('prepared %s ago: a slot cannot"
-     " be created before it has ended', date_trunc('second', now() - x.prepared)),"
+    {false,
+     "SELECT false, 'prepared transaction ' || x.gid, format('prepared %s ago: before it has ended"
+     " no slot can be created, and no cutover made', date_trunc('second', now() - x.prepared)),"
      " format('COMMIT PREPARED %L, or ROLLBACK PREPARED %1$L, in database %s', x.gid,"
      " x.database) FROM p, pg_prepared_xacts x WHERE x.prepared < now() - interval '1 minute'"},
     {true, "SELECT false, 'pid ' || a.pid, format('its transaction has written and runs since %s: a"

@@ -502,6 +502,16 @@ static int gave_up(const struct waiting *w, struct err *e)
     return -1;
 }
 
+static void report_prepared(const struct waiting *w, struct fence_report *out)
+{
+    for (int i = 0; i < PQntuples(w->now); i++) {
+        const char *who = PQgetvalue(w->now, i, 2);
+
+        if (PQgetisnull(w->now, i, 1))
+            fence_report_prepared(out, who, strlen(who));
+    }
+}
+
 static int fenced_tables(struct pg_db *db, char **out, struct err *e)
 {
     PGresult *res = pg_query(db,
@@ -545,6 +555,7 @@ int pg_fence_wait(struct db *base, const struct fence_wait *limits, struct fence
             if (end_sessions(&w, out, e) != 0)
                 goto out;
         } else if (out->took_ms >= limits->deadline_ms) {
+            report_prepared(&w, out);
             gave_up(&w, e);
             goto out;
         }

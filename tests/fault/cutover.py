@@ -195,22 +195,22 @@ class Cutover:
         self.follows_again()
         self.say("refused without stages, dry run changes nothing")
 
-    def times_out(self):
+    def beside_a_prepared(self):
         conn = psycopg2.connect(dsn(self.source))
         conn.autocommit = True
         with conn.cursor() as cur:
             cur.execute("BEGIN; INSERT INTO shop.prepared VALUES (1)")
             cur.execute("PREPARE TRANSACTION 'stuck-gid'")
         code, out, err = self.cutover("--max-pause", "6s")
-        self.must("cutover with a prepared transaction", code, 1)
-        if "stuck-gid" not in err:
-            raise Failure(f"the failure does not name what stood in the way: {err}")
+        self.must("cutover with a prepared transaction", code, 4)
+        if "stuck-gid" not in err or "prepared transaction has stood" not in err:
+            raise Failure(f"the refusal does not name what stood in the way: {err}")
         self.must("state after it", self.state(), "prepared")
-        self.source_is_open("undone")
+        self.must("the source beside it", self.prober.last("source"), None)
         with conn.cursor() as cur:
             cur.execute("ROLLBACK PREPARED 'stuck-gid'")
         conn.close()
-        self.say("C01: timed out on a prepared transaction, named it, undid itself")
+        self.say("C01: refused beside a prepared transaction, named it, nobody was refused a write")
 
     def validated(self):
         """Before anybody writes there: every constraint is validated, every index stands, and the
@@ -457,9 +457,9 @@ class Cutover:
         self.refuses()
         self.killed(BEFORE_CLOSED[:2])
         self.validated()
-        self.times_out()
         self.killed(BEFORE_CLOSED[2:])
         self.stalls()
+        self.beside_a_prepared()
         self.differs()
         self.asked_to_stop()
         self.crashes()

@@ -154,14 +154,14 @@ class Defeat:
     # ---- switching ----
 
     def stuck(self):
-        """What is prepared and undecided holds a cutover up: it names it and undoes itself."""
+        """What is prepared and undecided would hold a cutover up: it names it, and refuses nobody."""
         word, decide = clients_of(self.source).stuck(self.source)
         code, out, err = self.lockstep.do("cutover", "--yes", "--max-pause", "8s", timeout=90)
-        if code != 1 or word not in err:
+        if code != 4 or word not in err:
             raise Failure(f"cutover past a prepared transaction: {code}\n{out}{err}")
         until("the source is open again", 10, lambda: not self.sides[0].closed, every=0.02)
         decide()
-        self.say("a prepared transaction: named, undone, then decided by its owner")
+        self.say("a prepared transaction: named, refused, then decided by its owner")
 
     def disarmed(self):
         """Where lockstep may not refuse DDL (its event trigger is off here), the owner takes the

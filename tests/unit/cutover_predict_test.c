@@ -56,6 +56,30 @@ static void test_a_writer_is_bounded_by_the_grace(void **state)
     assert_int_equal(each[PART_WRITERS].high, 2 * GRACE_MS + 3 + 2);
 }
 
+static void test_only_what_stands_in_every_round_stands(void **state)
+{
+    struct fence_report some = {.nprepared = 3, .prepared = {7, 8, 9}};
+    struct fence_report others = {.nprepared = 3, .prepared = {9, 1, 7}};
+    struct fence_report one = {.nprepared = 1, .prepared = {8}};
+    struct predict p = {0};
+
+    (void)state;
+    predict_prepared(&p, &some);
+    p.rounds++;
+    assert_int_equal(p.nstanding, 3);
+    predict_prepared(&p, &others);
+    p.rounds++;
+    assert_int_equal(p.nstanding, 2);
+    predict_prepared(&p, &some);
+    p.rounds++;
+    assert_int_equal(p.nstanding, 2);
+    predict_prepared(&p, &one);
+    p.rounds++;
+    assert_int_equal(p.nstanding, 0);
+    predict_prepared(&p, &some);
+    assert_int_equal(p.nstanding, 0);
+}
+
 static void test_few_rounds_are_enough_for_a_spread(void **state)
 {
     int64_t ms[PARTS][PREDICT_ROUNDS];
@@ -139,6 +163,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_part_counts_as_often_as_the_pause_has_it),
         cmocka_unit_test(test_a_writer_is_bounded_by_the_grace),
+        cmocka_unit_test(test_only_what_stands_in_every_round_stands),
         cmocka_unit_test(test_few_rounds_are_enough_for_a_spread),
         cmocka_unit_test(test_a_name_does_not_break_its_table),
         cmocka_unit_test(test_one_that_failed_says_why),

@@ -25,9 +25,9 @@ static struct db *open_role(void)
     return db;
 }
 
-static struct findings check_source(void)
+static struct findings check_source_as(bool started)
 {
-    struct check_request r = {.side = SIDE_SOURCE, .selection = &selection};
+    struct check_request r = {.side = SIDE_SOURCE, .selection = &selection, .started = started};
     struct findings found = {0};
     struct err e = {0};
     struct db *db = open_role();
@@ -35,6 +35,11 @@ static struct findings check_source(void)
     assert_ok(my_check(db, &r, &arena, &found, &e));
     my_close(db);
     return found;
+}
+
+static struct findings check_source(void)
+{
+    return check_source_as(false);
 }
 
 static struct findings check_target(const struct table_list *tables)
@@ -269,6 +274,7 @@ static void finds_branches(void **state)
 
     test_sql(root, "XA START 'x'; INSERT INTO a VALUES (1, 1); XA END 'x'; XA PREPARE 'x'");
     struct findings f = check_source();
+    struct findings later = check_source_as(true);
     struct db *other = test_open(test_uri(NULL, NULL), DB_CONTROL);
     my_close(root);
     /* It is its session's until that has gone. */
@@ -281,6 +287,7 @@ static void finds_branches(void **state)
     }
     my_close(other);
     expect(&f, true, "source", "1 XA transactions are prepared", "XA COMMIT or XA ROLLBACK");
+    expect(&later, false, "source", "a cutover would wait for them", "XA COMMIT or XA ROLLBACK");
 }
 
 static void finds_rights(void **state)
@@ -498,7 +505,7 @@ static void nobody_may_write_on_the_target(void **state)
            "GRANT SELECT, INSERT, UPDATE, DELETE ON `" SHOP "`.* TO");
     test_sql(root, "GRANT SELECT ON " SHOP ".* TO app@'%'");
     f = check_target(&list);
-    expect(&f, false, "database " SHOP, "the applications are refused", "Rights");
+    expect(&f, false, "database " SHOP, "the applications are refused", "docs/cutover.md");
     test_sql(root, "GRANT INSERT ON " SHOP ".a TO app@'%'");
     f = check_target(&list);
     assert_null(search(&f, "database " SHOP, "the applications are refused"));
