@@ -25,12 +25,23 @@ static void add_finding(struct checking *k, bool fatal, const char *object, cons
                                   arena_strdup(&k->arena, remedy)});
 }
 
-/* A right that is missing is what check is there to find; anything else is a failure. */
+/* A right that is missing is what check is there to find; anything else is a failure. A side that
+ * is not let in is met by several questions: it is told once, without its name a second time. */
 static int as_finding(struct checking *k, const char *side, struct err *e)
 {
+    size_t len = strlen(side);
+    const char *what = e->msg;
+    bool told = false;
+
     if (e->class != ERR_REFUSED)
         return -1;
-    add_finding(k, true, side, e->msg, e->hint);
+    if (strncmp(what, side, len) == 0 && strncmp(what + len, ": ", 2) == 0)
+        what += len + 2;
+    for (size_t i = 0; i < k->findings.n && !told; i++)
+        told =
+            strcmp(k->findings.v[i].object, side) == 0 && strcmp(k->findings.v[i].what, what) == 0;
+    if (!told)
+        add_finding(k, true, side, what, e->hint);
     err_clear(e);
     return 0;
 }

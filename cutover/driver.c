@@ -85,7 +85,7 @@ static int open_side(const struct cutover *c, const struct endpoint *end, struct
     if (*out)
         return 0;
     if (end->engine->open(&o, out, e) < 0)
-        return -1;
+        return err_wrap(e, (end == &c->road.opening) == c->r->back ? "source" : "target");
     if (strcmp(end->uri, c->r->m->target.uri) != 0 || migration_check_way(c->r->m, *out, e) == 0)
         return 0;
     (*out)->engine->close(*out);

@@ -215,6 +215,8 @@ class Refusals:
         code, out, err = self.lockstep.do("check")
         if code != 1 and code != 3 or "wrong" in out + err:
             raise Failure(f"wrong password: exit {code}:\n{out}{err}")
+        if (out + err).count("source: cannot connect") != 1 or "target" in out + err:
+            raise Failure(f"a source that lets nobody in is not told once:\n{out}{err}")
         print(f"{len(CASES) + 3} refusals, each with its remedy, nothing changed")
 
 
