@@ -73,10 +73,7 @@ static const char template[] =
     "# schema_registry: http://localhost:8081            # with kafka\n"
     "# kafka: {security.protocol: SASL_SSL}              # properties of librdkafka\n"
     "\n"
-    "# All user tables, unless said otherwise:\n"
-    "# tables:\n"
-    "#   include: [%s.*]\n"
-    "#   exclude: [%s.audit_*]\n"
+    "%s"
     "%s"
     "\n"
     "# snapshot: {workers: 4, chunk_size: 64MiB, max_rate: 0}\n"
@@ -85,6 +82,17 @@ static const char template[] =
     "# memory: 64MiB\n"
     "# listen: 127.0.0.1:8650                            # status page, /metrics, /healthz\n"
     "# pg_bindir: /usr/lib/postgresql/17/bin\n";
+
+static const char template_tables[] = "# All user tables, unless said otherwise:\n"
+                                      "# tables:\n"
+                                      "#   include: [%s.*]\n"
+                                      "#   exclude: [%s.audit_*]\n";
+/* A MySQL or MariaDB URI names a database, which by itself limits nothing. */
+static const char template_database[] = "# What is migrated: without this, the tables of all "
+                                        "databases of the source.\n"
+                                        "tables:\n"
+                                        "  include: ['%s.*']\n"
+                                        "#   exclude: ['%s.audit_*']\n";
 
 /* Only what concerns a MySQL or MariaDB end; the user is to see it, and to answer. */
 static const char template_closing[] =
@@ -126,6 +134,7 @@ static void write_config(struct buf *out, struct arena *a, const char *const end
     const char *from = home_schema(a, ends[0]);
     const char *to = home_schema(a, ends[1]);
     bool renamed = strcmp(from, to) != 0;
+    bool named = strncmp(ends[0], "postgres", 8) != 0 && from[0] != '\0' && !strchr(from, '\'');
     bool closing = strncmp(ends[0], "postgres", 8) != 0 || strncmp(ends[1], "postgres", 8) != 0;
     const char *schemas =
         renamed ? arena_printf(a,
@@ -134,7 +143,8 @@ static void write_config(struct buf *out, struct arena *a, const char *const end
                                from, to)
                 : "";
 
-    buf_addf(out, template, name, ends[0], ends[1], name, from, from, schemas);
+    buf_addf(out, template, name, ends[0], ends[1], name,
+             arena_printf(a, named ? template_database : template_tables, from, from), schemas);
     if (closing)
         buf_adds(out, template_closing);
 }

@@ -193,7 +193,23 @@ class Refusals:
         print("a monitor that keeps the list of transactions: refused, and made without it",
               flush=True)
 
+    def limited(self):
+        """What `init` writes migrates the database of the URI, not all that the server has."""
+        m = self.lockstep
+        self.source.server.script(["CREATE DATABASE other", "CREATE TABLE other.t (id int PRIMARY KEY)"])
+        m.file.unlink(missing_ok=True)
+        m.must("init", self.source.uri(), self.target.uri())
+        m.file.write_text(m.file.read_text() + "fence: {whole_server: true, accounts: ['app@%']}\n")
+        m.env.update(LOCKSTEP_SOURCE_PASSWORD="lockstep-secret",
+                     LOCKSTEP_TARGET_PASSWORD="lockstep-secret")
+        planned = m.must("plan")
+        if "shop.t" not in planned or "other.t" in planned:
+            raise Failure(f"a database in the URI does not limit what init's file migrates:\n{planned}")
+        self.source.server.script(["DROP DATABASE other"])
+        print("init: the tables of the URI's database", flush=True)
+
     def go(self):
+        self.limited()
         for case in CASES:
             self.one(case)
         server = self.source.server
