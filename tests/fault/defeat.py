@@ -136,7 +136,7 @@ class Defeat:
 
     def prepare(self):
         """Up to `prepared`: the target is sealed, so its clients may come."""
-        self.lockstep.env["LOCKSTEP_TEST_KILL"] = "prepared:after"
+        self.lockstep.env["LOCKSTEP_TEST_KILL"] = "fenced:before"
         code, out, err = self.lockstep.do("cutover", "--yes", timeout=90)
         self.lockstep.env.pop("LOCKSTEP_TEST_KILL")
         if code != -signal.SIGKILL:

@@ -278,7 +278,7 @@ class Rollback(Cutover):
         for _ in range(4):
             self.verify("under writers on the target", 0, "differences 0",
                         ("the source as of ", " of the target"))
-            self.goes("on the target behind a verify")
+            self.goes("target")
         self.lockstep.kill()
         self.verify("that carries itself", 0, "differences 0", (" of the target",))
         self.lockstep.start()
